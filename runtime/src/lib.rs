@@ -1,1 +1,14 @@
+//! Loads ONNX, optimizes and quantizes it, packs one bundle, and runs it inside a RAM budget.
 
+pub mod budget;
+pub mod error;
+pub mod graph;
+mod onnx;
+pub mod plan;
+pub mod tensor;
+
+pub use budget::Budget;
+pub use error::{Error, Result};
+pub use graph::Graph;
+pub use plan::Plan;
+pub use tensor::{DType, Tensor};
