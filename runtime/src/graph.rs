@@ -240,6 +240,20 @@ impl Graph {
         before - self.nodes.len()
     }
 
+    /// The same graph with no constants; a pass that looks at a part of a large model must not
+    /// copy all its weights.
+    pub(crate) fn clone_without_initializers(&self) -> Graph {
+        Graph {
+            name: self.name.clone(),
+            opsets: self.opsets.clone(),
+            inputs: self.inputs.clone(),
+            outputs: self.outputs.clone(),
+            nodes: self.nodes.clone(),
+            initializers: BTreeMap::new(),
+            metadata: BTreeMap::new(),
+        }
+    }
+
     /// The values that this graph, as a subgraph, reads from the graphs around it.
     fn free_values(&self) -> BTreeSet<String> {
         let mut bound: BTreeSet<&str> = self.inputs.iter().map(|i| i.name.as_str()).collect();

@@ -1,9 +1,11 @@
 //! Loads ONNX, optimizes and quantizes it, packs one bundle, and runs it inside a RAM budget.
 
 pub mod budget;
+mod engine;
 pub mod error;
 pub mod graph;
 mod onnx;
+pub mod optimize;
 pub mod plan;
 pub mod tensor;
 
