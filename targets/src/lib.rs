@@ -4,6 +4,7 @@
 
 //! Boards, sensors and windows.
 pub mod boards;
+pub mod sensor;
 
 #[cfg(test)]
 extern crate std;
