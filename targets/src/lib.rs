@@ -4,7 +4,9 @@
 
 //! Boards, sensors and windows.
 pub mod boards;
+pub mod features;
 pub mod sensor;
+pub mod window;
 
 #[cfg(test)]
 extern crate std;
