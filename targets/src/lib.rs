@@ -4,7 +4,9 @@
 
 //! Boards, sensors and windows.
 pub mod boards;
+pub mod decision;
 pub mod features;
+pub mod pipeline;
 pub mod sensor;
 pub mod window;
 

@@ -49,7 +49,7 @@ pub enum OnGap {
 impl<const CHANNELS: usize, const LEN: usize, const HOP: usize> Window<CHANNELS, LEN, HOP> {
     /// An empty window. `CHANNELS`, `LEN` and `HOP` of zero do not compile.
     ///
-    /// ```compile_fail
+    /// ```compile_fail,E0080
     /// use dram_targets::window::{OnGap, Window};
     /// Window::<6, 128, 0>::new(OnGap::Reset);
     /// ```
