@@ -25,7 +25,8 @@ pub struct Window<const CHANNELS: usize, const LEN: usize, const HOP: usize> {
 
 /// What becomes of a window when samples are missing in the middle of it.
 ///
-/// Gaps of `LEN` samples or more always reset: nothing from before them is left to bridge from.
+/// Gaps of `LEN` samples or more always reset: nothing from before them is left to bridge from. A gap is
+/// as long as [`Sample::lost`] says, which for some sensors is the least that it can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnGap {

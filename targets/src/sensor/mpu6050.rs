@@ -3,6 +3,21 @@
 //! Register numbers and meanings are those of *MPU-6000 and MPU-6050 Register Map and Descriptions*,
 //! RM-MPU-6000A-00, revision 4.2; `Register n` below is its decimal number. Registers that are not
 //! named here are left at their reset values.
+//!
+//! ```
+//! use dram_targets::sensor::{mpu6050::{Address, Config, Mpu6050}, Error, Sensor};
+//! use embedded_hal::i2c::I2c;
+//!
+//! fn first_sample<B: I2c>(i2c: B) -> Result<[f32; 6], Error<B::Error>> {
+//!     let mut sensor = Mpu6050::new(i2c, Address::Ad0Low, Config::default());
+//!     sensor.start()?;
+//!     loop {
+//!         if let Some(sample) = sensor.sample()? {
+//!             return Ok(sample.values);
+//!         }
+//!     }
+//! }
+//! ```
 
 use super::{ACCELEROMETER_AND_GYROSCOPE, Error, Sample, Sensor};
 use core::f32::consts::PI;
