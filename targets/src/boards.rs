@@ -7,6 +7,8 @@
 mod cores;
 mod table;
 
+use core::fmt;
+
 pub use cores::{Core, Feature};
 
 /// A computer that a student may run on. One board with one amount of RAM; where it is sold with
@@ -106,6 +108,24 @@ impl Board {
         let reading = (u128::from(work.bytes_read) * 1_000_000_000)
             .div_ceil(u128::from(self.memory_bytes_per_second.value));
         u64::try_from(computing.max(reading)).unwrap_or(u64::MAX)
+    }
+}
+
+impl Known {
+    /// One lower-case word, for tables and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Datasheet => "datasheet",
+            Self::Published => "published",
+            Self::Derived => "derived",
+            Self::Estimated => "estimated",
+        }
+    }
+}
+
+impl fmt::Display for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -20,7 +20,7 @@ pub struct Features {
 ///
 /// Sums run in f64, oldest sample first, and each result is rounded to f32 once: the same bits on
 /// every machine. Where a channel holds a NaN its mean, standard deviation and rms are NaN, while
-/// min and max pass over it. A window of no samples does not compile.
+/// min and max pass over it (and are infinite where there is nothing else). A window of no samples does not compile.
 ///
 /// ```
 /// use dram_targets::features::features;
@@ -46,8 +46,9 @@ pub fn features<const CHANNELS: usize, const LEN: usize>(
         Features {
             mean: mean as f32,
             standard_deviation: square_root(variance),
-            min: values().fold(f32::INFINITY, f32::min),
-            max: values().fold(f32::NEG_INFINITY, f32::max),
+            // Not `f32::min`: which of 0.0 and -0.0 it gives is up to the machine.
+            min: values().fold(f32::INFINITY, |min, x| if x < min { x } else { min }),
+            max: values().fold(f32::NEG_INFINITY, |max, x| if x > max { x } else { max }),
             rms: square_root(mean_of(&|value| value * value)),
         }
     })
@@ -126,6 +127,14 @@ mod tests {
         let [x] = features(&[[1.0], [f32::NAN], [2.0]]);
         assert!(x.mean.is_nan() && x.standard_deviation.is_nan() && x.rms.is_nan());
         assert_eq!((x.min, x.max), (1.0, 2.0));
+    }
+
+    #[test]
+    fn of_equal_extremes_the_first_counts_zeros_included() {
+        for [first, second] in [[0.0, -0.0], [-0.0, 0.0_f32]] {
+            let [x] = features(&[[first], [second]]);
+            assert_eq!([x.min, x.max].map(f32::to_bits), [first.to_bits(); 2]);
+        }
     }
 
     /// f64's root has 53 bits, more than twice 24 plus 2, so rounding it again to f32 gives the

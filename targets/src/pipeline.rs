@@ -94,7 +94,8 @@ where
     }
 
     /// Polls the sensor once and follows the sample, if there is one, as far as it leads. Call it at
-    /// the sample rate or faster; a step that predicts takes as long as the prediction does.
+    /// the sample rate or faster. A step that predicts takes as long as the prediction does; where that
+    /// is longer than a sample lasts, samples pass by, and [`note_lost`](Self::note_lost) should tell.
     ///
     /// # Errors
     /// Whatever the sensor or the prediction says, in their own types. The step after is as good as
@@ -133,6 +134,13 @@ where
     /// polled too late, most sensors do not.
     pub fn note_lost(&mut self, lost: u32) {
         self.noted_lost = self.noted_lost.saturating_add(lost);
+    }
+
+    /// Forgets the samples and votes so far, as after a long outage; the counts go on.
+    pub fn reset(&mut self) {
+        self.window.reset();
+        self.decision.reset();
+        self.noted_lost = 0;
     }
 
     /// The answer: the index of a label, or `None` while undecided. Gaps leave it alone.

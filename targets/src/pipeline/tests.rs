@@ -150,6 +150,27 @@ fn losses_of_sensor_and_caller_reset_the_window_and_keep_the_decision() {
 }
 
 #[test]
+fn reset_forgets_samples_and_votes_and_goes_on_counting() {
+    let mut pipeline = scripted((0..6).map(|_| measured(1.0)).collect());
+    for _ in 0..3 {
+        assert!(pipeline.step().is_ok());
+    }
+    assert_eq!(pipeline.label(), Some(1));
+    pipeline.note_lost(9);
+    pipeline.reset();
+    assert_eq!(pipeline.label(), None);
+    assert_eq!(pipeline.step(), Ok(Step::Sampled));
+    assert_eq!(pipeline.step(), Ok(predicted(1, None)));
+    assert_eq!(pipeline.step(), Ok(predicted(1, Some((None, Some(1))))));
+    let expected = Counts {
+        samples: 6,
+        windows: 4,
+        ..Counts::default()
+    };
+    assert_eq!(pipeline.counts(), expected);
+}
+
+#[test]
 fn a_driver_on_a_failing_bus_runs_through_to_a_decision() {
     use crate::sensor::Error as SensorError;
     use crate::sensor::mpu6050::{Address, Config, Mpu6050};
