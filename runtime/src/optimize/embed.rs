@@ -62,8 +62,9 @@ fn position_rows(view: &View, term: &str, ids: &str, width: usize) -> Option<Vec
     if rows != on(1)? {
         return None;
     }
-    if rows.len() == width {
-        return Some(rows);
+    // The same vector everywhere, given once or for each token: the one segment of a single text.
+    if rows.chunks(width).all(|row| *row == rows[..width]) {
+        return Some(rows[..width].to_vec());
     }
     let part = view.ancestors(term);
     let tables = part.initializers.values().filter(|tensor| {
