@@ -174,11 +174,11 @@ impl Block {
             }
             tiles::multiply_f32(self.cpu, self.rows, queries, keys, scores, stride);
         }
-        let mut totals = [1.0; TILE_ROWS];
-        exponentials(self.cpu, &mut scores[..self.rows * stride], stride, self.tokens, &mut totals);
+        let mut shares = [1.0; TILE_ROWS];
+        exponentials(self.cpu, &mut scores[..self.rows * stride], stride, self.tokens, &mut shares);
         for panel in 0..self.heads.value_panels() {
             let sums = self.weigh_values(scores, stride, packed, panel);
-            self.store(&sums, &totals, panel, out);
+            self.store(&sums, &shares, panel, out);
         }
     }
 
@@ -203,25 +203,25 @@ impl Block {
         sums
     }
 
-    fn store(&self, sums: &[[f32; PANEL]], totals: &[f32], panel: usize, out: &mut [f32]) {
+    fn store(&self, sums: &[[f32; PANEL]], shares: &[f32], panel: usize, out: &mut [f32]) {
         let columns = PANEL.min(self.heads.head_width - panel * PANEL);
         let first = self.head * self.heads.head_width + panel * PANEL;
         let rows = out.chunks_exact_mut(self.heads.hidden());
-        for ((row, sums), total) in rows.zip(sums).zip(totals) {
+        for ((row, sums), share) in rows.zip(sums).zip(shares) {
             for (out, sum) in row[first..][..columns].iter_mut().zip(sums) {
-                *out = sum / total;
+                *out = sum * share;
             }
         }
     }
 }
 
-/// Replaces the first `tokens` scores of each row by their exponentials; `totals` are the sums of them.
-fn exponentials(cpu: Cpu, scores: &mut [f32], stride: usize, tokens: usize, totals: &mut [f32]) {
+/// Replaces the first `tokens` scores of each row by their exponentials; `shares` get one over their sums.
+fn exponentials(cpu: Cpu, scores: &mut [f32], stride: usize, tokens: usize, shares: &mut [f32]) {
     #[inline(always)]
-    fn body(scores: &mut [f32], stride: usize, tokens: usize, totals: &mut [f32]) {
-        for (row, total) in scores.chunks_exact_mut(stride).zip(totals) {
-            *total = norm::exponentials(&mut row[..tokens]);
+    fn body(scores: &mut [f32], stride: usize, tokens: usize, shares: &mut [f32]) {
+        for (row, share) in scores.chunks_exact_mut(stride).zip(shares) {
+            *share = 1.0 / norm::exponentials(&mut row[..tokens]);
         }
     }
-    per_cpu!(cpu, body(scores: &mut [f32], stride: usize, tokens: usize, totals: &mut [f32]))
+    per_cpu!(cpu, body(scores: &mut [f32], stride: usize, tokens: usize, shares: &mut [f32]))
 }

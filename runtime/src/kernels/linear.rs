@@ -50,12 +50,14 @@ pub fn linear_f32(
     let (k, n) = (weights.k(), weights.n());
     let m = rows_of(out, n, epilogue);
     assert_eq!(x.len(), m * k, "x is [m, k]");
+    let mut sums = [[0.0; PANEL]; TILE_ROWS];
     for_each_block(m, n, |rows, panel| {
-        let mut sums = [*weights.bias(panel); TILE_ROWS];
+        let sums = &mut sums[..rows.len()];
+        sums.fill(*weights.bias(panel));
         let left = Strided { values: &x[rows.start * k..], stride: k, width: k };
-        let flat = sums.as_flattened_mut();
-        tiles::multiply_f32(cpu, rows.len(), left, weights.panel(panel), flat, PANEL);
-        store_f32(cpu, &sums[..rows.len()], &epilogue, &mut Window::new(out, n, rows.start, panel));
+        let panels = weights.panel(panel);
+        tiles::multiply_f32(cpu, rows.len(), left, panels, sums.as_flattened_mut(), PANEL);
+        finish(cpu, sums, epilogue, Window::new(out, n, rows.start, panel));
     });
 }
 
@@ -82,22 +84,17 @@ pub fn linear_i8(
         (m * width, m),
         "x is [m, quantized_width(k)] and has a scale a row"
     );
+    let mut sums = [[0; PANEL]; TILE_ROWS];
+    let mut values = [[0.0; PANEL]; TILE_ROWS];
     for_each_block(m, n, |block, panel| {
         let scales = &rows[block.clone()];
-        let mut sums = [[0; PANEL]; TILE_ROWS];
-        let sums = &mut sums[..scales.len()];
+        let (sums, values) = (&mut sums[..scales.len()], &mut values[..scales.len()]);
         start_from_zero_points(cpu, scales, weights.column_sums(panel), sums);
         let left = Strided { values: &x[block.start * width..], stride: width, width };
         tiles::multiply_i8(cpu, left, weights.panel(panel), sums);
         let columns = Columns { scales: weights.scales(panel), bias: weights.bias(panel) };
-        store_i8(
-            cpu,
-            sums,
-            scales,
-            columns,
-            &epilogue,
-            &mut Window::new(out, n, block.start, panel),
-        );
+        dequantize(cpu, sums, scales, columns, values);
+        finish(cpu, values, epilogue, Window::new(out, n, block.start, panel));
     });
 }
 
@@ -148,114 +145,112 @@ struct Columns<'a> {
     bias: &'a [f32; PANEL],
 }
 
+/// Fills each row of `sums` with what its zero point takes off, so that the products can be added to it.
 fn start_from_zero_points(
     cpu: Cpu,
     rows: &[RowScale],
     column_sums: &[i32; PANEL],
     sums: &mut [[i32; PANEL]],
 ) {
-    let offset = tiles::i8_offset(cpu);
-    for (row, sums) in rows.iter().zip(sums) {
-        let factor = offset - i32::from(row.zero_point);
-        for (sum, &column) in sums.iter_mut().zip(column_sums) {
-            *sum = column.wrapping_mul(factor);
+    #[inline(always)]
+    fn body(offset: i32, rows: &[RowScale], column_sums: &[i32; PANEL], sums: &mut [[i32; PANEL]]) {
+        for (row, sums) in rows.iter().zip(sums) {
+            let factor = offset - i32::from(row.zero_point);
+            for (sum, &column) in sums.iter_mut().zip(column_sums) {
+                *sum = column.wrapping_mul(factor);
+            }
         }
     }
+    let offset = tiles::i8_offset(cpu);
+    per_cpu!(cpu, body(
+        offset: i32,
+        rows: &[RowScale],
+        column_sums: &[i32; PANEL],
+        sums: &mut [[i32; PANEL]],
+    ))
 }
 
-fn store_f32(cpu: Cpu, sums: &[[f32; PANEL]], epilogue: &Epilogue<'_>, window: &mut Window<'_>) {
-    #[inline(always)]
-    fn body(sums: &[[f32; PANEL]], epilogue: &Epilogue<'_>, window: &mut Window<'_>) {
-        finish(sums.len(), |row| sums[row], epilogue, window);
-    }
-    per_cpu!(cpu, body(sums: &[[f32; PANEL]], epilogue: &Epilogue<'_>, window: &mut Window<'_>))
-}
-
-fn store_i8(
+/// `values = sums * (row scale * column scale) + bias`.
+fn dequantize(
     cpu: Cpu,
     sums: &[[i32; PANEL]],
     rows: &[RowScale],
     columns: Columns<'_>,
-    epilogue: &Epilogue<'_>,
-    window: &mut Window<'_>,
+    values: &mut [[f32; PANEL]],
 ) {
     #[inline(always)]
     fn body(
         sums: &[[i32; PANEL]],
         rows: &[RowScale],
         columns: Columns<'_>,
-        epilogue: &Epilogue<'_>,
-        window: &mut Window<'_>,
+        values: &mut [[f32; PANEL]],
     ) {
-        let dequantized = |row: usize| {
-            let (sums, scale) = (&sums[row], rows[row].scale);
-            let mut values = *columns.bias;
-            for ((value, &sum), column) in values.iter_mut().zip(sums).zip(columns.scales) {
-                *value = (sum as f32).mul_add(scale * column, *value);
+        // By index, for the bounds check: without it the compiler goes down columns instead of along rows.
+        for row in 0..rows.len() {
+            let scale = rows[row].scale;
+            let columns = columns.scales.iter().zip(columns.bias);
+            for ((value, &sum), (column, &bias)) in
+                values[row].iter_mut().zip(&sums[row]).zip(columns)
+            {
+                *value = (sum as f32).mul_add(scale * column, bias);
             }
-            values
-        };
-        finish(sums.len(), dequantized, epilogue, window);
+        }
     }
     per_cpu!(cpu, body(
         sums: &[[i32; PANEL]],
         rows: &[RowScale],
         columns: Columns<'_>,
-        epilogue: &Epilogue<'_>,
-        window: &mut Window<'_>,
+        values: &mut [[f32; PANEL]],
     ))
 }
 
-#[inline(always)]
-fn finish(
-    rows: usize,
-    values: impl Fn(usize) -> [f32; PANEL],
-    epilogue: &Epilogue<'_>,
-    window: &mut Window<'_>,
-) {
-    let terms = epilogue.residual;
-    match epilogue.activation {
-        Activation::None => store(rows, values, |value| value, terms, window),
-        Activation::Relu => {
-            store(rows, values, |value| if value < 0.0 { 0.0 } else { value }, terms, window)
+/// Stores `values` as the epilogue wants it.
+fn finish(cpu: Cpu, values: &[[f32; PANEL]], epilogue: Epilogue<'_>, window: Window<'_>) {
+    #[inline(always)]
+    fn body(values: &[[f32; PANEL]], epilogue: Epilogue<'_>, window: Window<'_>) {
+        let terms = epilogue.residual;
+        match epilogue.activation {
+            Activation::None => store(values, |value| value, terms, window),
+            Activation::Relu => store(values, math::relu_of, terms, window),
+            Activation::Gelu => store(values, math::gelu_of, terms, window),
+            Activation::Tanh => store(values, math::tanh_of, terms, window),
         }
-        Activation::Gelu => store(rows, values, math::gelu_of, terms, window),
-        Activation::Tanh => store(rows, values, math::tanh_of, terms, window),
     }
+    per_cpu!(cpu, body(values: &[[f32; PANEL]], epilogue: Epilogue<'_>, window: Window<'_>))
 }
 
 #[inline(always)]
 fn store(
-    rows: usize,
-    values: impl Fn(usize) -> [f32; PANEL],
+    values: &[[f32; PANEL]],
     activation: impl Fn(f32) -> f32,
     residual: Option<&[f32]>,
-    window: &mut Window<'_>,
+    window: Window<'_>,
 ) {
-    for row in 0..rows {
-        let mut values = values(row);
-        values.iter_mut().for_each(|value| *value = activation(*value));
+    for (row, values) in values.iter().enumerate() {
         let range = window.row(row);
-        if let Some(terms) = residual {
-            add_terms(&mut values, &terms[range.clone()]);
+        let terms = residual.map(|terms| &terms[range.clone()]);
+        let out = &mut window.out[range];
+        // Only the last panel of a layer is ragged; the others have a length that the compiler knows.
+        if out.len() == PANEL {
+            store_row(&mut out[..PANEL], values, &activation, terms);
+        } else {
+            store_row(out, values, &activation, terms);
         }
-        copy_columns(&values, &mut window.out[range]);
-    }
-}
-
-// Only the last panel of a layer can be ragged; the others have a length that the compiler knows.
-#[inline(always)]
-fn add_terms(values: &mut [f32; PANEL], terms: &[f32]) {
-    match terms.as_array::<PANEL>() {
-        Some(terms) => values.iter_mut().zip(terms).for_each(|(value, term)| *value += term),
-        None => values.iter_mut().zip(terms).for_each(|(value, term)| *value += term),
     }
 }
 
 #[inline(always)]
-fn copy_columns(values: &[f32; PANEL], out: &mut [f32]) {
-    match out.as_mut_array::<PANEL>() {
-        Some(out) => *out = *values,
-        None => out.copy_from_slice(&values[..out.len()]),
+fn store_row(
+    out: &mut [f32],
+    values: &[f32; PANEL],
+    activation: impl Fn(f32) -> f32,
+    terms: Option<&[f32]>,
+) {
+    let pairs = out.iter_mut().zip(values);
+    match terms {
+        None => pairs.for_each(|(out, &value)| *out = activation(value)),
+        Some(terms) => {
+            pairs.zip(terms).for_each(|((out, &value), term)| *out = activation(value) + term);
+        }
     }
 }
