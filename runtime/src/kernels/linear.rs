@@ -4,7 +4,7 @@ use super::cpu::{Cpu, per_cpu};
 use super::math;
 use super::pack::{PANEL, PackedF32, PackedI8, quantized_width};
 use super::quantize::RowScale;
-use super::tiles::{self, Strided, TILE_ROWS};
+use super::tiles::{self, Strided, TILE_ROWS, Tile};
 use std::ops::Range;
 
 /// The rows of the left side that are gone through panel by panel before the next ones: they should stay
@@ -50,14 +50,15 @@ pub fn linear_f32(
     let (k, n) = (weights.k(), weights.n());
     let m = rows_of(out, n, epilogue);
     assert_eq!(x.len(), m * k, "x is [m, k]");
-    let mut sums = [[0.0; PANEL]; TILE_ROWS];
+    let mut sums = Tile([[0.0; PANEL]; TILE_ROWS]);
     for_each_block(m, n, |rows, panel| {
-        let sums = &mut sums[..rows.len()];
+        let sums = &mut sums.0[..rows.len()];
         sums.fill(*weights.bias(panel));
         let left = Strided { values: &x[rows.start * k..], stride: k, width: k };
         let panels = weights.panel(panel);
         tiles::multiply_f32(cpu, rows.len(), left, panels, sums.as_flattened_mut(), PANEL);
-        finish(cpu, sums, epilogue, Window::new(out, n, rows.start, panel));
+        let window = Window::new(n, rows.start, panel);
+        store_f32(cpu, sums, window.epilogue(epilogue), window, &mut out[window.start..]);
     });
 }
 
@@ -84,17 +85,20 @@ pub fn linear_i8(
         (m * width, m),
         "x is [m, quantized_width(k)] and has a scale a row"
     );
-    let mut sums = [[0; PANEL]; TILE_ROWS];
-    let mut values = [[0.0; PANEL]; TILE_ROWS];
+    let mut sums = Tile([[0; PANEL]; TILE_ROWS]);
     for_each_block(m, n, |block, panel| {
-        let scales = &rows[block.clone()];
-        let (sums, values) = (&mut sums[..scales.len()], &mut values[..scales.len()]);
-        start_from_zero_points(cpu, scales, weights.column_sums(panel), sums);
         let left = Strided { values: &x[block.start * width..], stride: width, width };
-        tiles::multiply_i8(cpu, left, weights.panel(panel), sums);
-        let columns = Columns { scales: weights.scales(panel), bias: weights.bias(panel) };
-        dequantize(cpu, sums, scales, columns, values);
-        finish(cpu, values, epilogue, Window::new(out, n, block.start, panel));
+        tiles::multiply_i8(cpu, left, weights.panel(panel), &mut sums.0[..block.len()]);
+        let sums = Sums {
+            products: &sums.0[..block.len()],
+            rows: &rows[block.clone()],
+            offset: tiles::i8_offset(cpu),
+            column_sums: weights.column_sums(panel),
+            scales: weights.scales(panel),
+            bias: weights.bias(panel),
+        };
+        let window = Window::new(n, block.start, panel);
+        store_i8(cpu, sums, window.epilogue(epilogue), window, &mut out[window.start..]);
     });
 }
 
@@ -120,137 +124,122 @@ fn for_each_block(m: usize, n: usize, mut block: impl FnMut(Range<usize>, usize)
     }
 }
 
-/// The columns of one panel in the rows of a result from `start` on.
-struct Window<'a> {
-    out: &'a mut [f32],
-    n: usize,
+/// The columns of one panel, in rows of `n`, from the element `start` on.
+#[derive(Clone, Copy)]
+struct Window {
     start: usize,
+    n: usize,
     columns: usize,
 }
 
-impl<'a> Window<'a> {
-    fn new(out: &'a mut [f32], n: usize, row: usize, panel: usize) -> Window<'a> {
-        Window { out, n, start: row * n + panel * PANEL, columns: PANEL.min(n - panel * PANEL) }
+impl Window {
+    fn new(n: usize, row: usize, panel: usize) -> Window {
+        Window { start: row * n + panel * PANEL, n, columns: PANEL.min(n - panel * PANEL) }
     }
 
-    #[inline(always)]
-    fn row(&self, row: usize) -> Range<usize> {
-        let start = self.start + row * self.n;
-        start..start + self.columns
+    /// The epilogue of a layer, for what starts with this window.
+    fn epilogue(self, whole: Epilogue<'_>) -> Epilogue<'_> {
+        Epilogue { residual: whole.residual.map(|terms| &terms[self.start..]), ..whole }
     }
 }
 
-struct Columns<'a> {
+/// The products of a tile, and what makes sums of floats of them.
+#[derive(Clone, Copy)]
+struct Sums<'a> {
+    products: &'a [[i32; PANEL]],
+    rows: &'a [RowScale],
+    offset: i32,
+    column_sums: &'a [i32; PANEL],
     scales: &'a [f32; PANEL],
     bias: &'a [f32; PANEL],
 }
 
-/// Fills each row of `sums` with what its zero point takes off, so that the products can be added to it.
-fn start_from_zero_points(
+impl<'a> Sums<'a> {
+    /// `(products - zero_point * column_sums) * (row scale * column scale) + bias` of one row.
+    #[inline(always)]
+    fn row(self, row: usize) -> impl Iterator<Item = f32> + 'a {
+        let RowScale { scale, zero_point } = self.rows[row];
+        let factor = self.offset - i32::from(zero_point);
+        let columns = self.column_sums.iter().zip(self.scales).zip(self.bias);
+        self.products[row].iter().zip(columns).map(move |(product, ((sum, column), &bias))| {
+            let exact = product.wrapping_add(sum.wrapping_mul(factor));
+            (exact as f32).mul_add(scale * column, bias)
+        })
+    }
+}
+
+// `out` is an argument of its own: only as one does the compiler know that nothing else overlaps it.
+fn store_f32(
     cpu: Cpu,
-    rows: &[RowScale],
-    column_sums: &[i32; PANEL],
-    sums: &mut [[i32; PANEL]],
+    sums: &[[f32; PANEL]],
+    epilogue: Epilogue<'_>,
+    window: Window,
+    out: &mut [f32],
 ) {
     #[inline(always)]
-    fn body(offset: i32, rows: &[RowScale], column_sums: &[i32; PANEL], sums: &mut [[i32; PANEL]]) {
-        for (row, sums) in rows.iter().zip(sums) {
-            let factor = offset - i32::from(row.zero_point);
-            for (sum, &column) in sums.iter_mut().zip(column_sums) {
-                *sum = column.wrapping_mul(factor);
-            }
-        }
+    fn body(sums: &[[f32; PANEL]], epilogue: Epilogue<'_>, window: Window, out: &mut [f32]) {
+        finish(sums.len(), |row| sums[row].iter().copied(), epilogue, window, out);
     }
-    let offset = tiles::i8_offset(cpu);
     per_cpu!(cpu, body(
-        offset: i32,
-        rows: &[RowScale],
-        column_sums: &[i32; PANEL],
-        sums: &mut [[i32; PANEL]],
+        sums: &[[f32; PANEL]],
+        epilogue: Epilogue<'_>,
+        window: Window,
+        out: &mut [f32],
     ))
 }
 
-/// `values = sums * (row scale * column scale) + bias`.
-fn dequantize(
-    cpu: Cpu,
-    sums: &[[i32; PANEL]],
-    rows: &[RowScale],
-    columns: Columns<'_>,
-    values: &mut [[f32; PANEL]],
-) {
+fn store_i8(cpu: Cpu, sums: Sums<'_>, epilogue: Epilogue<'_>, window: Window, out: &mut [f32]) {
     #[inline(always)]
-    fn body(
-        sums: &[[i32; PANEL]],
-        rows: &[RowScale],
-        columns: Columns<'_>,
-        values: &mut [[f32; PANEL]],
-    ) {
-        // By index, for the bounds check: without it the compiler goes down columns instead of along rows.
-        for row in 0..rows.len() {
-            let scale = rows[row].scale;
-            let columns = columns.scales.iter().zip(columns.bias);
-            for ((value, &sum), (column, &bias)) in
-                values[row].iter_mut().zip(&sums[row]).zip(columns)
-            {
-                *value = (sum as f32).mul_add(scale * column, bias);
-            }
-        }
+    fn body(sums: Sums<'_>, epilogue: Epilogue<'_>, window: Window, out: &mut [f32]) {
+        finish(sums.rows.len(), |row| sums.row(row), epilogue, window, out);
     }
-    per_cpu!(cpu, body(
-        sums: &[[i32; PANEL]],
-        rows: &[RowScale],
-        columns: Columns<'_>,
-        values: &mut [[f32; PANEL]],
-    ))
+    per_cpu!(cpu, body(sums: Sums<'_>, epilogue: Epilogue<'_>, window: Window, out: &mut [f32]))
 }
 
-/// Stores `values` as the epilogue wants it.
-fn finish(cpu: Cpu, values: &[[f32; PANEL]], epilogue: Epilogue<'_>, window: Window<'_>) {
-    #[inline(always)]
-    fn body(values: &[[f32; PANEL]], epilogue: Epilogue<'_>, window: Window<'_>) {
-        let terms = epilogue.residual;
-        match epilogue.activation {
-            Activation::None => store(values, |value| value, terms, window),
-            Activation::Relu => store(values, math::relu_of, terms, window),
-            Activation::Gelu => store(values, math::gelu_of, terms, window),
-            Activation::Tanh => store(values, math::tanh_of, terms, window),
-        }
+/// Stores `values(row)` as the epilogue wants it.
+#[inline(always)]
+fn finish<V: Iterator<Item = f32>>(
+    rows: usize,
+    values: impl Fn(usize) -> V,
+    epilogue: Epilogue<'_>,
+    window: Window,
+    out: &mut [f32],
+) {
+    let terms = epilogue.residual;
+    match epilogue.activation {
+        Activation::None => store(rows, values, terms, window, out),
+        Activation::Relu => store(rows, |row| values(row).map(math::relu_of), terms, window, out),
+        Activation::Gelu => store(rows, |row| values(row).map(math::gelu_of), terms, window, out),
+        Activation::Tanh => store(rows, |row| values(row).map(math::tanh_of), terms, window, out),
     }
-    per_cpu!(cpu, body(values: &[[f32; PANEL]], epilogue: Epilogue<'_>, window: Window<'_>))
 }
 
 #[inline(always)]
-fn store(
-    values: &[[f32; PANEL]],
-    activation: impl Fn(f32) -> f32,
-    residual: Option<&[f32]>,
-    window: Window<'_>,
+fn store<V: Iterator<Item = f32>>(
+    rows: usize,
+    values: impl Fn(usize) -> V,
+    terms: Option<&[f32]>,
+    window: Window,
+    out: &mut [f32],
 ) {
-    for (row, values) in values.iter().enumerate() {
-        let range = window.row(row);
-        let terms = residual.map(|terms| &terms[range.clone()]);
-        let out = &mut window.out[range];
+    for row in 0..rows {
+        let range = row * window.n..row * window.n + window.columns;
+        let terms = terms.map(|terms| &terms[range.clone()]);
+        let out = &mut out[range];
         // Only the last panel of a layer is ragged; the others have a length that the compiler knows.
         if out.len() == PANEL {
-            store_row(&mut out[..PANEL], values, &activation, terms);
+            store_row(&mut out[..PANEL], values(row), terms);
         } else {
-            store_row(out, values, &activation, terms);
+            store_row(out, values(row), terms);
         }
     }
 }
 
 #[inline(always)]
-fn store_row(
-    out: &mut [f32],
-    values: &[f32; PANEL],
-    activation: impl Fn(f32) -> f32,
-    terms: Option<&[f32]>,
-) {
+fn store_row(out: &mut [f32], values: impl Iterator<Item = f32>, terms: Option<&[f32]>) {
     let pairs = out.iter_mut().zip(values);
     match terms {
-        None => pairs.for_each(|(out, &value)| *out = activation(value)),
-        Some(terms) => {
-            pairs.zip(terms).for_each(|((out, &value), term)| *out = activation(value) + term);
-        }
+        None => pairs.for_each(|(out, value)| *out = value),
+        Some(terms) => pairs.zip(terms).for_each(|((out, value), term)| *out = value + term),
     }
 }
