@@ -65,8 +65,14 @@ pub(super) fn exp_of(x: f32) -> f32 {
     let mantissa = (p * r).mul_add(r, r) + 1.0;
     let scaled = f32::from_bits(mantissa.to_bits().wrapping_add(shifted.to_bits() << 23));
     let bounded = if x < LEAST { 0.0 } else { scaled };
-    let bounded = if x > MOST { f32::INFINITY } else { bounded };
-    if x.is_nan() { x } else { bounded }
+    // The sum is infinite, or stays NaN.
+    if x <= MOST { bounded } else { x + f32::INFINITY }
+}
+
+/// Zero for what is negative; NaN stays.
+#[inline(always)]
+pub(super) fn relu_of(x: f32) -> f32 {
+    if x < 0.0 { 0.0 } else { x }
 }
 
 /// `x * (1/2 + erf(x / sqrt 2) / 2)`, the bracket as a rational function of `x`, fitted to make the
