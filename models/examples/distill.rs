@@ -29,12 +29,16 @@ fn print(progress: Progress) {
         Progress::Step { stage, epoch, epochs, step, steps, loss, seconds_left } => {
             if step % 20 == 0 {
                 let stage = stage.name();
-                eprintln!("{stage} {epoch}/{epochs} {step}/{steps} loss {loss:.4}, {seconds_left:.0} s left");
+                eprintln!(
+                    "{stage} {epoch}/{epochs} {step}/{steps} loss {loss:.4}, {seconds_left:.0} s left"
+                );
             }
         }
         Progress::Epoch { stage, epoch, epochs, loss, accuracy, seconds_left } => {
             let (stage, accuracy) = (stage.name(), 100.0 * accuracy);
-            println!("{stage} {epoch}/{epochs}: loss {loss:.4}, accuracy {accuracy:.2} %, {seconds_left:.0} s left");
+            println!(
+                "{stage} {epoch}/{epochs}: loss {loss:.4}, accuracy {accuracy:.2} %, {seconds_left:.0} s left"
+            );
         }
         Progress::Reused { stage } => println!("{}: found finished", stage.name()),
         _ => {}

@@ -15,21 +15,22 @@ pub(crate) struct Position {
     pub(crate) epoch: usize,
     /// Steps done in the running pass.
     pub(crate) step: usize,
-    /// Sum of the losses of those steps.
-    pub(crate) loss_sum: f64,
+    /// Sum of the losses of those steps; f32 for the reason given at [`Epoch`].
+    pub(crate) loss_sum: f32,
     /// Time spent so far, over all runs.
     pub(crate) seconds: f64,
     /// The finished passes.
     pub(crate) history: Vec<Epoch>,
 }
 
-/// One pass over the data.
+/// One pass over the data. The numbers are f32 because the decimal form of an f32 comes back from
+/// JSON unchanged; serde_json may read an f64 one bit off, and a resumed run would show it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Epoch {
     /// Mean loss.
-    pub(crate) loss: f64,
+    pub(crate) loss: f32,
     /// Share of the validation examples that were labelled rightly after it, in `[0, 1]`.
-    pub(crate) accuracy: f64,
+    pub(crate) accuracy: f32,
 }
 
 /// Everything that an interrupted training needs to go on.

@@ -10,19 +10,17 @@ use serde::Serialize;
 use crate::answers::{Answers, ask};
 use crate::batches::Examples;
 use crate::checkpoint::{Epoch, Trained};
-use crate::data;
 use crate::encoder::Encoder;
 use crate::error::{Error, Result};
 use crate::export;
 use crate::files;
+use crate::golden::Golden;
+use crate::inputs::{Inputs, hash};
 use crate::progress::{Progress, Stage, Watch};
-use crate::recipe::{Recipe, Training};
+use crate::recipe::Recipe;
 use crate::report::{self, Report};
 use crate::student;
-use crate::teacher::{self, Teacher};
-use crate::tokens;
 use crate::train::{Lesson, Objective, Resume, train};
-use crate::vocabulary::{self, Vocabulary};
 use crate::weights::Weights;
 
 /// Distils the student of `recipe` into the folder `output`, which is created where it is missing.
@@ -54,74 +52,6 @@ pub fn distill(
     let asked = run.ask(&teacher, &mut watch)?;
     let student = run.learn(&teacher, &asked, &mut watch)?;
     run.write(&teacher, &asked, &student)
-}
-
-/// Everything that is read, and nothing that is learned.
-struct Inputs {
-    teacher: Teacher,
-    first: Weights,
-    labels: Vec<String>,
-    /// Under the teacher's tokenizer.
-    train: Examples,
-    validation: Examples,
-    vocabulary: Vocabulary,
-    /// Under the student's tokenizer.
-    student_train: Examples,
-    student_validation: Examples,
-    train_blake3: String,
-    validation_blake3: String,
-}
-
-impl Inputs {
-    fn load(recipe: &Recipe) -> Result<Inputs> {
-        let teacher = teacher::load(&recipe.resolve(&recipe.teacher.folder))?;
-        let paths = [&recipe.data.train, &recipe.data.validation].map(|path| recipe.resolve(path));
-        let [train, validation] = [data::read(&paths[0])?, data::read(&paths[1])?];
-        let labels = data::label_names(&train);
-        let rows = |json: &[u8], texts: &[String]| tokens::rows(json, texts, recipe.max_tokens);
-        let examples = |json: &[u8], texts: &data::Labelled, path: &Path| {
-            let labels = data::label_indices(texts, &labels, path)?;
-            Ok(Examples { rows: rows(json, &texts.texts)?, labels })
-        };
-        let taught = examples(&teacher.tokenizer, &train, &paths[0])?;
-        let size = recipe.student.vocabulary;
-        let vocabulary =
-            vocabulary::prune(&teacher.tokenizer, &taught.rows, size, recipe.student.positions)?;
-        Ok(Inputs {
-            first: teacher.with_head(labels.len(), recipe.seed)?,
-            validation: examples(&teacher.tokenizer, &validation, &paths[1])?,
-            student_train: examples(&vocabulary.json, &train, &paths[0])?,
-            student_validation: examples(&vocabulary.json, &validation, &paths[1])?,
-            train_blake3: hash_file(&paths[0])?,
-            validation_blake3: hash_file(&paths[1])?,
-            train: taught,
-            labels,
-            teacher,
-            vocabulary,
-        })
-    }
-
-    /// Multiply-adds of the whole distillation.
-    fn work(&self, recipe: &Recipe) -> f64 {
-        let from = self.first.architecture();
-        let to = crate::weights::Architecture {
-            layers: recipe.student.layers.len(),
-            feed_forward: recipe.student.feed_forward,
-            ..from
-        };
-        let epochs = |training: &Training| training.epochs as f64;
-        let pass = (3 * self.train.tokens() + self.validation.tokens()) as f64;
-        let teacher = pass * from.encoder_parameters() as f64;
-        let student = pass * to.encoder_parameters() as f64;
-        teacher * epochs(&recipe.teacher.training)
-            + self.answers_work()
-            + student * epochs(&recipe.student.training)
-    }
-
-    fn answers_work(&self) -> f64 {
-        let tokens = self.train.tokens() + self.validation.tokens();
-        tokens as f64 * self.first.architecture().encoder_parameters() as f64
-    }
 }
 
 /// A distillation under way.
@@ -205,7 +135,15 @@ impl Run<'_> {
             watch.did(work / steps as f64);
             let seconds_left = watch.seconds_left();
             let stage = Stage::Answers;
-            watch.tell(Progress::Step { stage, epoch: 1, epochs: 1, step, steps, loss: 0.0, seconds_left })
+            watch.tell(Progress::Step {
+                stage,
+                epoch: 1,
+                epochs: 1,
+                step,
+                steps,
+                loss: 0.0,
+                seconds_left,
+            })
         });
         let checkpoint = self.output.join("checkpoints");
         answers.ok_or(Error::Interrupted { checkpoint })
@@ -226,13 +164,13 @@ impl Run<'_> {
             checkpoint: &self.checkpoint(Stage::Student, "unfinished"),
         };
         let first = || {
-            student::cut(&teacher.weights, &recipe.student, &inputs.vocabulary.kept).map_err(|got| {
-                Error::Teacher {
+            student::cut(&teacher.weights, &recipe.student, &inputs.vocabulary.kept).map_err(
+                |got| Error::Teacher {
                     path: recipe.resolve(&recipe.teacher.folder),
                     expected: "a teacher that holds the student".to_owned(),
                     got,
-                }
-            })
+                },
+            )
         };
         self.finish(&lesson, first, watch)
     }
@@ -264,8 +202,9 @@ impl Run<'_> {
     fn write(&self, teacher: &Trained, asked: &Asked, student: &Trained) -> Result<Report> {
         let Run { recipe, inputs, output, .. } = self;
         let encoder = Encoder::new(&student.weights, &Device::flex());
-        let answers = ask(&encoder, &inputs.student_validation, &mut |_, _| ControlFlow::Continue(()))
-            .expect("nobody stops it");
+        let answers =
+            ask(&encoder, &inputs.student_validation, &mut |_, _| ControlFlow::Continue(()))
+                .expect("nobody stops it");
         let validation = answers.accuracy(&inputs.student_validation.labels);
         let golden = Golden::new(&encoder, &inputs.student_validation);
         let metadata = [
@@ -338,40 +277,6 @@ impl Run<'_> {
     }
 }
 
-/// A few inputs and what the trainer says about them, for whoever runs the student elsewhere.
-#[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
-struct Golden {
-    rows: Vec<GoldenRow>,
-}
-
-/// One unpadded input.
-#[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
-struct GoldenRow {
-    ids: Vec<u32>,
-    logits: Vec<f32>,
-}
-
-impl Golden {
-    /// Eight examples spread evenly over `examples`, one at a time.
-    fn new(encoder: &Encoder, examples: &Examples) -> Golden {
-        let count = examples.len().min(8);
-        let spread = (0..count).map(|index| index * examples.len() / count);
-        let row = |row: usize| {
-            let said = encoder.forward(&examples.batch(&[row]), &Device::flex());
-            let logits = said.logits.into_data().try_to_vec().expect("logits are f32");
-            GoldenRow { ids: examples.rows[row].clone(), logits }
-        };
-        Golden { rows: spread.map(row).collect() }
-    }
-
-    /// Holds the exported bytes to these answers.
-    fn check(&self, onnx: &[u8]) -> Result<()> {
-        let graph = dram_runtime::graph::Graph::from_onnx(onnx)
-            .map_err(|error| Error::Export(error.to_string()))?;
-        graph.validate().map_err(|error| Error::Export(error.to_string()))
-    }
-}
-
 /// One line a pass, teacher first.
 fn metrics(teacher: &Trained, student: &Trained) -> Vec<u8> {
     let lines = [(Stage::Teacher, teacher), (Stage::Student, student)].map(|(stage, trained)| {
@@ -393,16 +298,126 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("plain data is JSON")
 }
 
-/// BLAKE3 of `parts`, each with its length, so that no two lists of parts run together.
-fn hash(parts: &[&[u8]]) -> String {
-    let mut hasher = blake3::Hasher::new();
-    for part in parts {
-        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
-    }
-    hasher.finalize().to_hex().to_string()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tiny;
 
-fn hash_file(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    Ok(blake3::hash(&bytes).to_hex().to_string())
+    const ARTEFACTS: [&str; 6] = [
+        "student.onnx",
+        "tokenizer.json",
+        "labels.txt",
+        "golden.json",
+        "metrics.jsonl",
+        "report.md",
+    ];
+
+    fn run(recipe: &Recipe, output: &Path, resume: Resume) -> Result<Report> {
+        distill(recipe, output, resume, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// The artefacts of a folder as hashes, but for the line that tells the time.
+    fn artefacts(output: &Path) -> Vec<(&'static str, String)> {
+        let read = |name| {
+            let bytes = std::fs::read(output.join(name)).expect(name);
+            let lines = bytes.split(|&byte| byte == b'\n');
+            let timeless: Vec<&[u8]> = lines.filter(|line| !line.starts_with(b"- time:")).collect();
+            (name, hash(&timeless))
+        };
+        ARTEFACTS.map(read).into()
+    }
+
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir().expect("a temporary folder")
+    }
+
+    #[test]
+    fn a_tiny_student_learns_what_its_teacher_knows() {
+        let folder = folder();
+        let recipe = tiny::recipe(folder.path());
+        let report = run(&recipe, &folder.path().join("out"), Resume::No).expect("a student");
+        assert_eq!(report.teacher.validation.accuracy, 1.0);
+        assert!(report.student.validation.accuracy > 0.9, "{report:?}");
+        assert_eq!(report.student.architecture.vocabulary, 64);
+        let card = std::fs::read_to_string(folder.path().join("out/report.md")).expect("a card");
+        assert!(card.contains("| accuracy | 100.00 % |"), "{card}");
+    }
+
+    #[test]
+    fn the_same_recipe_gives_the_same_bytes() {
+        let folder = folder();
+        let recipe = tiny::recipe(folder.path());
+        let [one, two] = ["one", "two"].map(|name| folder.path().join(name));
+        run(&recipe, &one, Resume::No).expect("a student");
+        run(&recipe, &two, Resume::No).expect("a student");
+        assert_eq!(artefacts(&one), artefacts(&two));
+    }
+
+    #[test]
+    fn an_interrupted_run_continues_bit_for_bit() {
+        let folder = folder();
+        let recipe = tiny::recipe(folder.path());
+        let whole = folder.path().join("whole");
+        run(&recipe, &whole, Resume::No).expect("a student");
+        let parts = folder.path().join("parts");
+        let mut interruptions = 0;
+        loop {
+            // Stops after five batches, so within a pass and between passes of either training.
+            let mut left = 5;
+            let result = distill(&recipe, &parts, Resume::Yes, &mut |_| {
+                left -= 1;
+                if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            match result {
+                Err(Error::Interrupted { .. }) => interruptions += 1,
+                result => break result.map(drop).expect("a student"),
+            }
+            assert!(interruptions < 100, "it never ends");
+        }
+        assert!(interruptions > 5, "only {interruptions} interruptions");
+        assert_eq!(artefacts(&parts), artefacts(&whole));
+    }
+
+    #[test]
+    fn finished_stages_are_used_again() {
+        let folder = folder();
+        let mut recipe = tiny::recipe(folder.path());
+        let output = folder.path().join("out");
+        run(&recipe, &output, Resume::No).expect("a student");
+        recipe.losses.temperature = 3.0;
+        let mut reused = Vec::new();
+        distill(&recipe, &output, Resume::No, &mut |progress| {
+            if let Progress::Reused { stage } = progress {
+                reused.push(stage);
+            }
+            ControlFlow::Continue(())
+        })
+        .expect("another student");
+        assert_eq!(reused, [Stage::Teacher, Stage::Answers]);
+    }
+
+    #[test]
+    fn an_unfinished_training_of_another_recipe_is_not_continued() {
+        let folder = folder();
+        let mut recipe = tiny::recipe(folder.path());
+        let output = folder.path().join("out");
+        let stop = distill(&recipe, &output, Resume::No, &mut |_| ControlFlow::Break(()));
+        assert!(matches!(stop, Err(Error::Interrupted { .. })), "{stop:?}");
+        recipe.seed += 1;
+        let error = run(&recipe, &output, Resume::Yes).expect_err("another seed");
+        assert!(error.to_string().contains("leave out `--resume`"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_teacher_and_missing_data_are_named_with_the_next_step() {
+        let folder = folder();
+        let recipe = tiny::recipe(folder.path());
+        let output = folder.path().join("out");
+        std::fs::remove_file(folder.path().join("val.tsv")).expect("it was there");
+        let error = run(&recipe, &output, Resume::No).expect_err("no data").to_string();
+        assert!(error.contains("val.tsv"), "{error}");
+        std::fs::remove_file(folder.path().join("model.safetensors")).expect("it was there");
+        let error = run(&recipe, &output, Resume::No).expect_err("no teacher").to_string();
+        assert!(error.contains("`models/fetch.sh`"), "{error}");
+    }
 }

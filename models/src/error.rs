@@ -89,14 +89,16 @@ pub enum Error {
     },
 
     /// The loss is no number any more.
-    #[error("the loss of the {stage} became {loss} in epoch {epoch}; lower `learning_rate` or `clip_norm`")]
+    #[error(
+        "the loss of the {stage} became {loss} in epoch {epoch}; lower `learning_rate` or `clip_norm`"
+    )]
     Diverged {
         /// Which training.
         stage: &'static str,
         /// Epoch, counted from 1.
         epoch: usize,
         /// The loss.
-        loss: f64,
+        loss: f32,
     },
 
     /// The caller asked to stop; everything so far is on disk.

@@ -53,8 +53,8 @@ impl Build<'_> {
         let (hidden, heads) = (hidden as i64, heads as i64);
         let scale = 1.0 / ((hidden / heads) as f32).sqrt();
         let arrays = self.weights.arrays().iter();
-        let parameters =
-            arrays.map(|(name, array)| (name.clone(), Tensor::from_f32(&array.shape, &array.values)));
+        let parameters = arrays
+            .map(|(name, array)| (name.clone(), Tensor::from_f32(&array.shape, &array.values)));
         self.graph.initializers = parameters.collect();
         for (name, value) in [
             ("one", 1.0),
@@ -91,7 +91,11 @@ impl Build<'_> {
         self.push(words.with("axis", Attribute::Int(0)));
         self.node("Shape", &["input_ids"], "input_shape");
         self.node("Slice", &["input_shape", "axis_1", "axis_2", "axis_0"], "sequence_length");
-        self.node("Slice", &["positions.weight", "axis_0", "sequence_length", "axis_0"], "positions");
+        self.node(
+            "Slice",
+            &["positions.weight", "axis_0", "sequence_length", "axis_0"],
+            "positions",
+        );
         self.node("Add", &["words", "positions"], "embeddings");
         self.norm("embeddings", "norm")
     }
@@ -177,5 +181,75 @@ impl Build<'_> {
         let output = node.output().to_owned();
         self.graph.nodes.push(node);
         output
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::batches::Examples;
+    use crate::encoder::Encoder;
+    use crate::golden::Golden;
+    use crate::tiny;
+
+    fn golden_folder() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden")
+    }
+
+    fn golden_weights() -> Weights {
+        let architecture = Architecture {
+            vocabulary: 100,
+            positions: 32,
+            hidden: 32,
+            heads: 4,
+            layers: 2,
+            feed_forward: 64,
+            labels: 5,
+        };
+        tiny::weights(architecture, 7)
+    }
+
+    #[test]
+    fn a_graph_is_sound_and_holds_every_parameter() {
+        let weights = golden_weights();
+        let graph = graph("tiny", &weights, &[]);
+        graph.validate().expect("a sound graph");
+        for (name, array) in weights.arrays() {
+            let tensor = &graph.initializers[name];
+            assert_eq!(tensor.shape(), array.shape, "{name}");
+            assert_eq!(tensor.to_f32().as_ref(), Some(&array.values), "{name}");
+            assert_eq!(graph.uses(name), 1, "{name}");
+        }
+    }
+
+    /// `tests/golden/tiny.json` holds onnxruntime's answers to this very file.
+    #[test]
+    fn the_golden_encoder_is_what_the_exporter_writes() {
+        let bytes = std::fs::read(golden_folder().join("tiny.onnx")).expect("the golden encoder");
+        let golden = Graph::from_onnx(&bytes).expect("an ONNX model");
+        let same = golden == Graph::from_onnx(&encoded()).expect("an ONNX model");
+        assert!(same, "the exporter changed; write the golden encoder again, then run make.py");
+    }
+
+    fn encoded() -> Vec<u8> {
+        graph("tiny", &golden_weights(), &[]).to_onnx()
+    }
+
+    #[test]
+    #[ignore = "writes tests/golden/tiny.onnx and the trainer's answers, in milliseconds"]
+    fn write_the_golden_encoder() {
+        let lengths = [2, 3, 9, 17, 32];
+        let row = |&length: &u32| (0..length).map(|token| (7 * token + length) % 100).collect();
+        let examples = Examples { rows: lengths.iter().map(row).collect(), labels: vec![0; 5] };
+        let encoder = Encoder::new(&golden_weights(), &Device::flex());
+        let answers = serde_json::to_string(&Golden::new(&encoder, &examples)).expect("JSON");
+        let folder = golden_folder();
+        std::fs::create_dir_all(&folder).expect("a writable folder");
+        std::fs::write(folder.join("tiny.onnx"), encoded()).expect("a writable folder");
+        std::fs::write(folder.join("tiny.trainer.json"), answers).expect("a writable folder");
     }
 }

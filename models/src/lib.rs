@@ -23,6 +23,8 @@ mod encoder;
 mod error;
 mod export;
 mod files;
+mod golden;
+mod inputs;
 mod losses;
 mod progress;
 mod recipe;
@@ -35,6 +37,9 @@ mod tokens;
 mod train;
 mod vocabulary;
 mod weights;
+
+#[cfg(test)]
+mod tiny;
 
 pub use answers::Accuracy;
 pub use distill::distill;

@@ -100,7 +100,11 @@ impl Report {
                 counts(self, |m| m.encoder_parameters),
                 self.encoder_share,
             ),
-            ("layers", counts(self, |m| m.architecture.layers), share(self, |m| m.architecture.layers)),
+            (
+                "layers",
+                counts(self, |m| m.architecture.layers),
+                share(self, |m| m.architecture.layers),
+            ),
             (
                 "word pieces",
                 counts(self, |m| m.architecture.vocabulary),

@@ -21,7 +21,8 @@ mod tests {
         let rates: Vec<f64> = (0..10).map(|step| learning_rate(step, 10, 0.2, 1.0)).collect();
         let eighth = std::f64::consts::PI / 8.0;
         let fall = |n: f64| 0.5 * (1.0 + (n * eighth).cos());
-        let expected: Vec<f64> = [0.5, 1.0].into_iter().chain((0..8).map(|n| fall(n.into()))).collect();
+        let expected: Vec<f64> =
+            [0.5, 1.0].into_iter().chain((0..8).map(|n| fall(n.into()))).collect();
         for (step, (rate, expected)) in rates.iter().zip(&expected).enumerate() {
             assert!((rate - expected).abs() < 1e-12, "step {step}: {rate}, expected {expected}");
         }

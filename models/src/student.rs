@@ -32,8 +32,7 @@ pub(crate) fn cut(
     }
     let positions: Vec<usize> = (0..to.positions).collect();
     arrays.insert("words.weight".to_owned(), teacher.get("words.weight").rows(kept));
-    arrays
-        .insert("positions.weight".to_owned(), teacher.get("positions.weight").rows(&positions));
+    arrays.insert("positions.weight".to_owned(), teacher.get("positions.weight").rows(&positions));
     for (layer, &source) in recipe.layers.iter().enumerate() {
         for (part, array) in layer_parts(teacher, source, to.feed_forward) {
             arrays.insert(format!("layers.{layer}.{part}"), array);
@@ -80,9 +79,8 @@ fn layer_parts(teacher: &Weights, source: usize, width: usize) -> Vec<(String, A
 fn strongest(expand: &Array, contract: &Array, width: usize) -> Vec<usize> {
     let squared = |row: &[f32]| row.iter().map(|w| w * w).sum::<f32>();
     let incoming = expand.transposed();
-    let rows = |array: &Array| {
-        array.values.chunks(array.shape[1]).map(squared).collect::<Vec<f32>>()
-    };
+    let rows =
+        |array: &Array| array.values.chunks(array.shape[1]).map(squared).collect::<Vec<f32>>();
     let strength: Vec<f32> =
         rows(&incoming).iter().zip(rows(contract)).map(|(a, b)| a * b).collect();
     let mut neurons: Vec<usize> = (0..strength.len()).collect();

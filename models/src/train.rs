@@ -216,7 +216,7 @@ impl Learner {
         let rate = learning_rate(step, epochs * steps, warmup, peak);
         let said = self.encoder.forward(batch, &self.device);
         let loss = lesson.loss(said, batch, &self.device);
-        let value = f64::from(loss.clone().into_scalar::<f32>());
+        let value: f32 = loss.clone().into_scalar();
         if !value.is_finite() {
             let (stage, epoch) = (lesson.stage.name(), self.position.epoch + 1);
             return Err(Error::Diverged { stage, epoch, loss: value });
@@ -235,12 +235,12 @@ impl Learner {
             std::ops::ControlFlow::Continue(())
         });
         let answers = answers.expect("nobody stops it");
-        let accuracy = answers.accuracy(&lesson.validation.labels).accuracy;
+        let accuracy = answers.accuracy(&lesson.validation.labels).accuracy as f32;
         let Position { epoch, step, loss_sum, seconds, history } = &mut self.position;
         if history.iter().all(|earlier| earlier.accuracy < accuracy) {
             self.best = self.encoder.weights(self.best.architecture());
         }
-        history.push(Epoch { loss: *loss_sum / steps as f64, accuracy });
+        history.push(Epoch { loss: *loss_sum / steps as f32, accuracy });
         (*epoch, *step, *loss_sum) = (*epoch + 1, 0, 0.0);
         *seconds += started.elapsed().as_secs_f64();
     }
@@ -252,7 +252,7 @@ impl Learner {
             epochs: lesson.training.epochs,
             step: self.position.step,
             steps,
-            loss: self.position.loss_sum / self.position.step as f64,
+            loss: f64::from(self.position.loss_sum / self.position.step as f32),
             seconds_left: watch.seconds_left(),
         }
     }
@@ -263,8 +263,8 @@ impl Learner {
             stage: lesson.stage,
             epoch: self.position.epoch,
             epochs: lesson.training.epochs,
-            loss: last.loss,
-            accuracy: last.accuracy,
+            loss: f64::from(last.loss),
+            accuracy: f64::from(last.accuracy),
             seconds_left: watch.seconds_left(),
         }
     }

@@ -138,39 +138,8 @@ fn fault(reason: impl Into<String>) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tiny::tokenizer;
     use crate::tokens;
-
-    fn tokenizer() -> Vec<u8> {
-        let mut pieces = vec!["[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "я"];
-        let letters: Vec<String> = ('a'..='z').flat_map(|c| [c.into(), format!("##{c}")]).collect();
-        pieces.extend(letters.iter().map(String::as_str));
-        pieces.extend(["the", "play", "##ing", "song", "play", "ring", "##er", "sing"]);
-        let mut vocabulary = Map::new();
-        for piece in pieces {
-            let id = vocabulary.len();
-            vocabulary.entry(piece).or_insert(json!(id));
-        }
-        let added = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(|name| {
-            json!({"id": vocabulary[name], "content": name, "special": true, "single_word": false,
-                "lstrip": false, "rstrip": false, "normalized": false})
-        });
-        let special = |name: &str| json!({"id": name, "ids": [vocabulary[name]], "tokens": [name]});
-        let part = |name| json!({"SpecialToken": {"id": name, "type_id": 0}});
-        let text = json!({"Sequence": {"id": "A", "type_id": 0}});
-        let json = json!({
-            "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
-            "normalizer": {"type": "BertNormalizer", "clean_text": true,
-                "handle_chinese_chars": true, "strip_accents": null, "lowercase": true},
-            "pre_tokenizer": {"type": "BertPreTokenizer"},
-            "post_processor": {"type": "TemplateProcessing",
-                "single": [part("[CLS]"), text, part("[SEP]")], "pair": [text],
-                "special_tokens": {"[CLS]": special("[CLS]"), "[SEP]": special("[SEP]")}},
-            "decoder": null,
-            "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
-                "max_input_chars_per_word": 100, "vocab": vocabulary},
-        });
-        serde_json::to_vec(&json).expect("JSON")
-    }
 
     fn pieces_of(json: &[u8], text: &str) -> Vec<String> {
         let tokenizer = tokenizers::Tokenizer::from_bytes(json).expect("a tokenizer");
