@@ -277,7 +277,8 @@ impl Graph {
         self.validate_within(&BTreeSet::new())
     }
 
-    fn validate_within(&self, around: &BTreeSet<String>) -> Result<()> {
+    /// As [`Graph::validate`], where the values `around` are known too.
+    pub(crate) fn validate_within(&self, around: &BTreeSet<String>) -> Result<()> {
         let mut known = around.clone();
         known.extend(self.initializers.keys().cloned());
         known.extend(self.inputs.iter().map(|input| input.name.clone()));

@@ -4,7 +4,7 @@
 //! sequence-typed inputs - and lists all of it at once. External data stays inside the folder
 //! of the model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
 
 use prost::Message;
@@ -29,7 +29,9 @@ impl Graph {
     pub fn read_onnx(path: &Path) -> Result<Graph> {
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
         let folder = path.parent().unwrap_or(Path::new("."));
-        decode(&bytes, &path.display().to_string(), Some(folder))
+        let graph = decode(&bytes, &path.display().to_string(), Some(folder))?;
+        graph.validate()?;
+        Ok(graph)
     }
 
     /// Reads a model from bytes; external data is refused.
@@ -37,7 +39,19 @@ impl Graph {
     /// # Errors
     /// As [`Graph::read_onnx`].
     pub fn from_onnx(bytes: &[u8]) -> Result<Graph> {
-        decode(bytes, "the given bytes", None)
+        let graph = decode(bytes, "the given bytes", None)?;
+        graph.validate()?;
+        Ok(graph)
+    }
+
+    /// Reads a model whose constants, with these names, lie elsewhere.
+    pub(crate) fn from_onnx_without_constants(
+        bytes: &[u8],
+        constants: BTreeSet<String>,
+    ) -> Result<Graph> {
+        let graph = decode(bytes, "the graph section", None)?;
+        graph.validate_within(&constants)?;
+        Ok(graph)
     }
 
     /// The model as the bytes of an ONNX file, the same for the same graph.
@@ -65,7 +79,6 @@ fn decode(bytes: &[u8], file: &str, folder: Option<&Path>) -> Result<Graph> {
     if !reader.findings.is_empty() {
         return Err(Error::Unsupported { model: file.to_owned(), findings: reader.findings });
     }
-    result.validate()?;
     Ok(result)
 }
 

@@ -1,0 +1,119 @@
+//! exp, GELU and tanh out of operations that IEEE 754 fixes to the bit: fused multiply-add, division,
+//! comparison and integer shifts. No reciprocal estimates, no tables.
+
+use super::cpu::{Cpu, per_cpu};
+
+/// Largest absolute error of [`gelu`] against `x * (1 + erf(x / sqrt 2)) / 2`, for every finite `x`; where
+/// the result exceeds 4 that is about two units in the last place.
+pub const GELU_ERROR: f32 = 9.6e-7;
+
+/// Largest relative error of the exponential inside [`softmax`](super::softmax) and attention, where the
+/// result is a normal number. Results below the smallest normal number are zero.
+pub const EXP_ERROR: f32 = 1.2e-7;
+
+/// Largest relative error of [`tanh`].
+pub const TANH_ERROR: f32 = 3.3e-7;
+
+/// Gaussian error linear unit in its erf form (ONNX: `Gelu`, `approximate = none`), in place, within
+/// [`GELU_ERROR`].
+pub fn gelu(cpu: Cpu, values: &mut [f32]) {
+    #[inline(always)]
+    fn body(values: &mut [f32]) {
+        values.iter_mut().for_each(|value| *value = gelu_of(*value));
+    }
+    per_cpu!(cpu, body(values: &mut [f32]))
+}
+
+/// Hyperbolic tangent, in place, within [`TANH_ERROR`] and never beyond one.
+pub fn tanh(cpu: Cpu, values: &mut [f32]) {
+    #[inline(always)]
+    fn body(values: &mut [f32]) {
+        values.iter_mut().for_each(|value| *value = tanh_of(*value));
+    }
+    per_cpu!(cpu, body(values: &mut [f32]))
+}
+
+/// Adds `terms` to `values`, element by element.
+///
+/// # Panics
+/// When the two differ in length.
+pub fn add(cpu: Cpu, values: &mut [f32], terms: &[f32]) {
+    assert_eq!(values.len(), terms.len(), "the two sides of a sum have one length");
+    #[inline(always)]
+    fn body(values: &mut [f32], terms: &[f32]) {
+        values.iter_mut().zip(terms).for_each(|(value, term)| *value += term);
+    }
+    per_cpu!(cpu, body(values: &mut [f32], terms: &[f32]))
+}
+
+/// `e^x` within [`EXP_ERROR`]: `2^n` put into the exponent bits, times a polynomial in the remainder.
+#[inline(always)]
+pub(super) fn exp_of(x: f32) -> f32 {
+    /// Below this the result is no normal number, above the next it is infinite.
+    const LEAST: f32 = -87.336_54;
+    const MOST: f32 = 88.722_84;
+    // ln 2 in two parts; the first has few enough bits for `n * LN2_HIGH` to be exact.
+    const LN2_HIGH: f32 = 0.693_145_75;
+    const LN2_LOW: f32 = 1.428_606_8e-6;
+    // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
+    const SHIFT: f32 = 12_582_912.0;
+
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, SHIFT);
+    let n = shifted - SHIFT;
+    let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, x));
+    let p = polynomial([0.499_999_94, 0.166_665_2, 0.041_668_4, 0.008_368_851, 0.001_381_431_9], r);
+    let mantissa = (p * r).mul_add(r, r) + 1.0;
+    let scaled = f32::from_bits(mantissa.to_bits().wrapping_add(shifted.to_bits() << 23));
+    let bounded = if x < LEAST { 0.0 } else { scaled };
+    let bounded = if x > MOST { f32::INFINITY } else { bounded };
+    if x.is_nan() { x } else { bounded }
+}
+
+/// `x * (1/2 + erf(x / sqrt 2) / 2)`, the bracket as a rational function of `x`, fitted to make the
+/// largest absolute error of the product least on -5.6..5.6; beyond, the result is `x` or zero.
+#[inline(always)]
+pub(super) fn gelu_of(x: f32) -> f32 {
+    const EDGE: f32 = 5.6;
+    let u = x * x;
+    let above = polynomial(
+        [
+            0.398_941_9,
+            0.035_847_448,
+            0.004_805_434_5,
+            1.901_573_6e-4,
+            6.590_533_8e-6,
+            2.171_008_6e-8,
+        ],
+        u,
+    );
+    let below = polynomial(
+        [1.0, 0.256_518_96, 0.029_804_107, 0.002_003_368_2, 8.101_129e-5, 1.185_135e-6],
+        u,
+    );
+    let share = x * above / below + 0.5;
+    let share = if x > EDGE { 1.0 } else { share };
+    let share = if x < -EDGE { 0.0 } else { share };
+    x * share
+}
+
+/// `tanh x` as a rational function fitted on -9..9, where it reaches one.
+#[inline(always)]
+pub(super) fn tanh_of(x: f32) -> f32 {
+    const EDGE: f32 = 9.0;
+    let u = x * x;
+    let above = polynomial([1.0, 0.133_810_13, 0.003_495_574_2, 2.060_885_3e-5, 1.335_435_4e-8], u);
+    let below = polynomial([1.0, 0.467_143_3, 0.025_876_928, 3.285_612e-4, 7.776_430_4e-7], u);
+    let ratio = x * above / below;
+    let ratio = if x > EDGE || ratio > 1.0 { 1.0 } else { ratio };
+    if x < -EDGE || ratio < -1.0 { -1.0 } else { ratio }
+}
+
+/// `coefficients[0] + coefficients[1] x + ...` by Horner's rule.
+#[inline(always)]
+fn polynomial<const N: usize>(coefficients: [f32; N], x: f32) -> f32 {
+    let mut value = coefficients[N - 1];
+    for &coefficient in coefficients[..N - 1].iter().rev() {
+        value = value.mul_add(x, coefficient);
+    }
+    value
+}

@@ -1,0 +1,44 @@
+//! Vectors and matrices -> vectors and matrices, faster than a general operator: linear layers in f32 and
+//! int8 with what follows them fused in, attention, layer normalization, embedding, pooling.
+//!
+//! **Every kernel gives the same bits on every CPU.** The scalar form ([`Cpu::scalar`]) defines the
+//! result; AVX2, AVX-512 and NEON forms repeat its operations in its order:
+//! - a float sum over `k` takes one fused multiply-add a term, in order, and is never split;
+//! - an int8 sum is exact in 32 bits;
+//! - a sum along a row goes through sixteen lanes and a fixed tree;
+//! - exp, GELU and tanh are polynomials of IEEE operations, with their largest error stated.
+//!
+//! Not promised: the payload bits of a NaN, and anything about time.
+//!
+//! Kernels are safe functions on slices. A [`Cpu`] exists only for a class of processors that this machine
+//! belongs to; all `unsafe` code of the crate's arithmetic stands behind that proof, in this folder.
+//! Lengths that do not belong together are a broken invariant of the caller, and panic.
+
+mod attention;
+mod cpu;
+mod embed;
+mod lanes;
+mod linear;
+mod math;
+mod norm;
+mod pack;
+mod pool;
+mod quantize;
+mod threads;
+mod tiles;
+
+pub use attention::{Heads, KeysValues, attention, pack_keys_values};
+pub use cpu::Cpu;
+pub use embed::{Embeddings, NoEmbedding, WordTable, embed};
+pub use linear::{Activation, Epilogue, linear_f32, linear_i8};
+pub use math::{EXP_ERROR, GELU_ERROR, TANH_ERROR, add, gelu, tanh};
+pub use norm::{LayerNorm, l2_normalize, layer_norm, layer_norm_in_place, masked_mean, softmax};
+pub use pack::{
+    MOST_INT8_INPUTS, PANEL, PackedF32, PackedI8, column_sums, pack_f32, pack_i8, pad_columns,
+    quantized_width,
+};
+pub use quantize::{RowScale, quantize_columns, quantize_rows, quantize_with};
+pub use threads::{PerThread, Rows, RowsMut, Threads};
+
+#[cfg(test)]
+mod same_bits;

@@ -1,0 +1,123 @@
+//! f32 -> int8: weights per column on the host, activations per row as they come.
+
+use super::cpu::{Cpu, per_cpu};
+use super::lanes;
+use super::pack::quantized_width;
+
+/// How a row of `u8` stands for numbers: `(q - zero_point) * scale`.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct RowScale {
+    /// The step between neighbouring values; positive.
+    pub scale: f32,
+    /// The value that stands for zero.
+    pub zero_point: u8,
+}
+
+impl Default for RowScale {
+    /// What a row of zeros gets: steps of one from zero.
+    fn default() -> RowScale {
+        RowScale { scale: 1.0, zero_point: 0 }
+    }
+}
+
+/// `weights [k, n]` as int8 in -127..127 with one scale a column, zero standing for zero:
+/// `(w / scale)` rounded half to even, `scale` the largest magnitude of the column over 127. A column of
+/// zeros has scale one; a NaN becomes zero.
+///
+/// # Panics
+/// When `weights` is not `k * n` long.
+pub fn quantize_columns(weights: &[f32], k: usize, n: usize) -> (Vec<i8>, Vec<f32>) {
+    assert_eq!(weights.len(), k * n, "the weights are [k, n]");
+    let rows = || weights.chunks_exact(n.max(1));
+    let mut largest = vec![0f32; n];
+    for row in rows() {
+        largest.iter_mut().zip(row).for_each(|(most, weight)| *most = most.max(weight.abs()));
+    }
+    let scales: Vec<f32> = largest.iter().map(|&most| step_of(most, 127.0)).collect();
+    let quantized = rows()
+        .flat_map(|row| row.iter().zip(&scales))
+        .map(|(weight, scale)| (weight / scale).round_ties_even().clamp(-127.0, 127.0) as i8);
+    (quantized.collect(), scales)
+}
+
+/// Each row of `x [m, k]` as `u8` in a range of its own (ONNX: `DynamicQuantizeLinear`, applied per row):
+/// `quantized` is `[m, quantized_width(k)]`, its padding zero, and `rows` is `[m]`.
+///
+/// A row that holds an infinity gets an infinite scale; NaN counts as the least of its row.
+///
+/// # Panics
+/// When the lengths do not belong together, or `k` is zero.
+pub fn quantize_rows(cpu: Cpu, x: &[f32], k: usize, quantized: &mut [u8], rows: &mut [RowScale]) {
+    assert_eq!(x.len(), rows.len() * k, "x is [m, k]");
+    assert_eq!(
+        quantized.len(),
+        rows.len() * quantized_width(k),
+        "quantized is [m, quantized_width(k)]"
+    );
+    #[inline(always)]
+    fn body(x: &[f32], k: usize, quantized: &mut [u8], rows: &mut [RowScale]) {
+        let targets = quantized.chunks_exact_mut(quantized_width(k));
+        for ((values, target), row) in x.chunks_exact(k).zip(targets).zip(rows) {
+            *row = range_of(values);
+            quantize_row(values, *row, target);
+        }
+    }
+    per_cpu!(cpu, body(x: &[f32], k: usize, quantized: &mut [u8], rows: &mut [RowScale]))
+}
+
+/// Every row of `x [m, k]` as `u8` in one range known beforehand (ONNX: `QuantizeLinear`): `quantized` is
+/// `[m, quantized_width(k)]`, its padding zero.
+///
+/// # Panics
+/// When the lengths do not belong together, or `k` is zero.
+pub fn quantize_with(cpu: Cpu, x: &[f32], k: usize, range: RowScale, quantized: &mut [u8]) {
+    assert_eq!(
+        quantized.len(),
+        x.len() / k * quantized_width(k),
+        "quantized is [m, quantized_width(k)]"
+    );
+    #[inline(always)]
+    fn body(x: &[f32], k: usize, range: RowScale, quantized: &mut [u8]) {
+        let targets = quantized.chunks_exact_mut(quantized_width(k));
+        for (values, target) in x.chunks_exact(k).zip(targets) {
+            quantize_row(values, range, target);
+        }
+    }
+    per_cpu!(cpu, body(x: &[f32], k: usize, range: RowScale, quantized: &mut [u8]))
+}
+
+#[inline(always)]
+fn range_of(values: &[f32]) -> RowScale {
+    // Zero must be exactly representable, so the range is widened to hold it.
+    let (least, most) = (lanes::min(values, 0.0), lanes::max(values, 0.0));
+    let scale = step_of(most - least, 255.0);
+    RowScale { scale, zero_point: round_to_u8(-least / scale, 0) }
+}
+
+/// `range / steps`, or one where that is no positive number.
+#[inline(always)]
+fn step_of(range: f32, steps: f32) -> f32 {
+    let step = range / steps;
+    if step > 0.0 { step } else { 1.0 }
+}
+
+#[inline(always)]
+fn quantize_row(values: &[f32], range: RowScale, target: &mut [u8]) {
+    let (target, padding) = target.split_at_mut(values.len());
+    for (quantized, &value) in target.iter_mut().zip(values) {
+        *quantized = round_to_u8(value / range.scale, i32::from(range.zero_point));
+    }
+    padding.fill(0);
+}
+
+/// `value` rounded half to even, plus `zero_point`, saturated; NaN is taken for the least value.
+#[inline(always)]
+fn round_to_u8(value: f32, zero_point: i32) -> u8 {
+    // Adding 1.5 * 2^23 rounds half to even and leaves the integer in the low bits; no conversion of a
+    // NaN or of a value beyond i32 can arise, and 512 lies beyond every sum that could be in range.
+    const SHIFT: f32 = 12_582_912.0;
+    let value = if value > -512.0 { value } else { -512.0 };
+    let value = if value < 512.0 { value } else { 512.0 };
+    let rounded = (value + SHIFT).to_bits() as i32 - SHIFT.to_bits() as i32;
+    (rounded + zero_point).clamp(0, 255) as u8
+}

@@ -1,0 +1,388 @@
+//! Every kernel on every class of CPU that this machine has, against the scalar form, bit for bit; and the
+//! scalar form against a plain reckoning in f64.
+
+use super::*;
+use std::fmt::Debug;
+
+/// Numbers in -1..1 that look random and are the same in every run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> f32 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    fn floats(&mut self, len: usize, size: f32) -> Vec<f32> {
+        (0..len).map(|_| self.next() * size).collect()
+    }
+
+    fn int8(&mut self, len: usize) -> Vec<i8> {
+        (0..len).map(|_| (self.next() * 127.4) as i8).collect()
+    }
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+/// Runs `kernel` for every class and returns what the scalar one gave.
+fn same<T: PartialEq + Debug>(case: impl Debug, kernel: impl Fn(Cpu) -> T) -> T {
+    let expected = kernel(Cpu::scalar());
+    for cpu in Cpu::available() {
+        assert!(kernel(cpu) == expected, "{cpu} differs from scalar: {case:?}");
+    }
+    expected
+}
+
+/// Rows, inputs and outputs: every remainder of the tiles, of the quads and of the panels.
+fn shapes() -> impl Iterator<Item = (usize, usize, usize)> {
+    let every_m = (1..=40).map(|m| (m, 37, 33));
+    let odd =
+        [(1, 1, 1), (5, 2, 31), (7, 3, 32), (13, 4, 63), (25, 5, 64), (3, 129, 65), (128, 64, 96)];
+    every_m.chain(odd).chain([(97, 384, 40), (12, 1536, 33)])
+}
+
+const EPILOGUES: [(Activation, bool); 5] = [
+    (Activation::None, false),
+    (Activation::None, true),
+    (Activation::Relu, true),
+    (Activation::Gelu, false),
+    (Activation::Tanh, true),
+];
+
+fn activate(activation: Activation, x: f64) -> f64 {
+    match activation {
+        Activation::None => x,
+        Activation::Relu => x.max(0.0),
+        Activation::Gelu => {
+            let mut value = [x as f32];
+            gelu(Cpu::scalar(), &mut value);
+            f64::from(value[0])
+        }
+        Activation::Tanh => x.tanh(),
+    }
+}
+
+#[test]
+fn f32_linear_layers_are_the_same_and_right() {
+    let mut numbers = Numbers(1);
+    for (index, (m, k, n)) in shapes().enumerate() {
+        let (x, weights) = (numbers.floats(m * k, 2.0), numbers.floats(k * n, 1.0));
+        let (bias, terms) = (numbers.floats(n, 1.0), numbers.floats(m * n, 1.0));
+        let (panels, padded) = (pack_f32(&weights, k, n), pad_columns(&bias));
+        let packed = PackedF32::new(&panels, &padded, k, n).unwrap();
+        let (activation, with_terms) = EPILOGUES[index % EPILOGUES.len()];
+        let residual = with_terms.then_some(&terms[..]);
+        let result = same((m, k, n, activation), |cpu| {
+            let mut out = vec![f32::NAN; m * n];
+            linear_f32(cpu, &x, &packed, Epilogue { activation, residual }, &mut out);
+            bits(&out)
+        });
+        for (place, &result) in result.iter().enumerate() {
+            let (row, column) = (place / n, place % n);
+            let products =
+                (0..k).map(|i| f64::from(x[row * k + i]) * f64::from(weights[i * n + column]));
+            let sum = products.sum::<f64>() + f64::from(bias[column]);
+            let expected =
+                activate(activation, sum) + f64::from(residual.map_or(0.0, |terms| terms[place]));
+            // k + 1 roundings of sums no larger than 2 k + 1, and the error of the activation.
+            let bound = (k + 2) as f64 * (2 * k + 2) as f64 * f64::from(f32::EPSILON) / 2.0 + 2e-6;
+            let error = (f64::from(f32::from_bits(result)) - expected).abs();
+            assert!(error <= bound, "{m}x{k}x{n} at {row},{column}: {error} > {bound}");
+        }
+    }
+}
+
+#[test]
+fn int8_linear_layers_are_the_same_and_exact() {
+    let mut numbers = Numbers(2);
+    for (index, (m, k, n)) in shapes().enumerate() {
+        let (x, weights) = (numbers.floats(m * k, 3.0), numbers.int8(k * n));
+        let scales: Vec<f32> = (0..n).map(|column| 0.01 + column as f32 * 1e-4).collect();
+        let (bias, terms) = (numbers.floats(n, 1.0), numbers.floats(m * n, 1.0));
+        let panels = pack_i8(&weights, k, n).unwrap();
+        let sums = column_sums(&weights, k, n);
+        let (padded_scales, padded_bias) = (pad_columns(&scales), pad_columns(&bias));
+        let packed = PackedI8::new(&panels, &sums, &padded_scales, &padded_bias, k, n).unwrap();
+        let (activation, with_terms) = EPILOGUES[index % EPILOGUES.len()];
+        let residual = with_terms.then_some(&terms[..]);
+        let (quantized, rows) = quantized(&x, k);
+        let result = same((m, k, n, activation), |cpu| {
+            let mut out = vec![f32::NAN; m * n];
+            linear_i8(cpu, &quantized, &rows, &packed, Epilogue { activation, residual }, &mut out);
+            bits(&out)
+        });
+        if activation != Activation::None {
+            continue;
+        }
+        for (place, &result) in result.iter().enumerate() {
+            let (row, column) = (place / n, place % n);
+            let exact = |i: usize| {
+                let left = i32::from(quantized[row * quantized_width(k) + i]);
+                (left - i32::from(rows[row].zero_point)) * i32::from(weights[i * n + column])
+            };
+            let sum = (0..k).map(exact).sum::<i32>();
+            let value = (sum as f32).mul_add(rows[row].scale * scales[column], bias[column]);
+            let expected = residual.map_or(value, |terms| value + terms[place]);
+            assert_eq!(f32::from_bits(result), expected, "{m}x{k}x{n} at {row},{column}");
+        }
+    }
+}
+
+fn quantized(x: &[f32], k: usize) -> (Vec<u8>, Vec<RowScale>) {
+    same(k, |cpu| {
+        let m = x.len() / k;
+        let (mut quantized, mut rows) =
+            (vec![7; m * quantized_width(k)], vec![RowScale::default(); m]);
+        quantize_rows(cpu, x, k, &mut quantized, &mut rows);
+        (quantized, rows)
+    })
+}
+
+#[test]
+fn int8_sums_do_not_saturate_at_full_range() {
+    let (k, n) = (4096, 32);
+    for (weight, byte) in
+        [(127i8, 255u8), (-127, 255), (127, 0), (-127, 0), (127, 128), (-127, 127)]
+    {
+        let panels = pack_i8(&vec![weight; k * n], k, n).unwrap();
+        let sums = column_sums(&vec![weight; k * n], k, n);
+        let (ones, zeros) = ([1.0; 32], [0.0; 32]);
+        let packed = PackedI8::new(&panels, &sums, &ones, &zeros, k, n).unwrap();
+        let row = RowScale { scale: 1.0, zero_point: 3 };
+        let result = same((weight, byte), |cpu| {
+            let mut out = vec![0.0; n];
+            linear_i8(cpu, &vec![byte; k], &[row], &packed, Epilogue::default(), &mut out);
+            bits(&out)
+        });
+        let expected = (i32::from(byte) - 3) * i32::from(weight) * k as i32;
+        assert_eq!(f32::from_bits(result[0]), expected as f32, "weight {weight}, byte {byte}");
+    }
+}
+
+#[test]
+fn rows_quantize_by_the_rule_of_onnx() {
+    // The worked example of the ONNX page of DynamicQuantizeLinear, and its edges.
+    let (quantized_rows, rows) = quantized(&[0.0, 2.0, -3.0, -2.5, 1.34, 0.5], 6);
+    assert_eq!((&quantized_rows[..6], rows[0].zero_point), (&[153, 255, 0, 26, 221, 179][..], 153));
+    assert!((rows[0].scale - 0.019_607_844).abs() < 1e-9);
+    let (quantized_rows, rows) = quantized(&[-1.0, -2.1, -1.3, -2.5, -3.34, -4.0], 6);
+    assert_eq!((&quantized_rows[..6], rows[0].zero_point), (&[191, 121, 172, 96, 42, 0][..], 255));
+    let (zeros, rows) = quantized(&[0.0; 5], 5);
+    assert_eq!((&zeros[..], rows[0]), (&[0; 8][..], RowScale { scale: 1.0, zero_point: 0 }));
+    for wild in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, 1e-45] {
+        quantized(&[wild, 1e-45, 0.0, wild, -wild, 1e-40, 2.0], 7);
+    }
+}
+
+#[test]
+fn rows_quantize_alike_whatever_their_length_and_size() {
+    let mut numbers = Numbers(3);
+    for k in (1..70).chain([384, 1536]) {
+        for size in [1e-30, 1e-3, 1.0, 1e6, 1e38] {
+            let x = numbers.floats(3 * k, size);
+            let (bytes, rows) = quantized(&x, k);
+            let expected = |place: usize| {
+                let row = rows[place / k];
+                let rounded = (x[place] / row.scale).round_ties_even() + f32::from(row.zero_point);
+                rounded.clamp(0.0, 255.0) as u8
+            };
+            for place in 0..x.len() {
+                let byte = bytes[place / k * quantized_width(k) + place % k];
+                assert_eq!(byte, expected(place), "{} of {k}, size {size}", x[place]);
+            }
+            same((k, size), |cpu| {
+                let mut bytes = vec![7; 3 * quantized_width(k)];
+                quantize_with(cpu, &x, k, rows[0], &mut bytes);
+                bytes
+            });
+        }
+    }
+}
+
+#[test]
+fn columns_quantize_symmetrically() {
+    let (quantized, scales) = quantize_columns(&[127.0, 0.0, -63.5, 0.0, 2.5, f32::NAN], 3, 2);
+    assert_eq!((quantized, scales), (vec![127, 0, -64, 0, 2, 0], vec![1.0, 1.0]));
+}
+
+#[test]
+fn attention_is_the_same_and_right() {
+    let mut numbers = Numbers(4);
+    for (tokens, heads, head_width) in [
+        (1, 1, 1),
+        (5, 2, 8),
+        (16, 12, 32),
+        (31, 3, 26),
+        (32, 2, 32),
+        (33, 2, 64),
+        (70, 4, 33),
+        (128, 1, 20),
+    ] {
+        let heads = Heads { heads, head_width };
+        let qkv = numbers.floats(tokens * 3 * heads.hidden(), 1.5);
+        let mut mask: Vec<u8> = (0..tokens).map(|token| u8::from(token % 5 != 4)).collect();
+        for all_excluded in [false, true] {
+            if all_excluded {
+                mask.fill(0);
+            }
+            let result = same((tokens, heads, all_excluded), |cpu| {
+                let mut packed = vec![f32::NAN; heads.packed_len(tokens)];
+                pack_keys_values(cpu, heads, &qkv, &mut packed);
+                let mut out = vec![f32::NAN; tokens * heads.hidden()];
+                let mut scratch = vec![f32::NAN; heads.scratch_len(tokens)];
+                let keys_values = KeysValues { packed: &packed, mask: &mask };
+                attention(cpu, heads, &qkv, keys_values, &mut scratch, &mut out);
+                bits(&out)
+            });
+            let expected = plain_attention(heads, &qkv, &mask);
+            for (value, expected) in result.iter().zip(expected) {
+                // Weights sum to one and values are below 1.5; scores of 64 terms carry the error.
+                let error = (f64::from(f32::from_bits(*value)) - expected).abs();
+                assert!(error < 2e-5, "{tokens} tokens, {heads:?}: {error}");
+            }
+        }
+    }
+}
+
+fn plain_attention(heads: Heads, qkv: &[f32], mask: &[u8]) -> Vec<f64> {
+    let (hidden, width, tokens) = (heads.hidden(), heads.head_width, mask.len());
+    let at = |token: usize, column: usize| f64::from(qkv[token * 3 * hidden + column]);
+    let mut out = vec![0.0; tokens * hidden];
+    for (query, head) in
+        (0..tokens).flat_map(|query| (0..heads.heads).map(move |head| (query, head)))
+    {
+        let dot = |key: usize| -> f64 {
+            (head * width..(head + 1) * width).map(|i| at(query, i) * at(key, hidden + i)).sum()
+        };
+        let none = mask.iter().all(|&keep| keep == 0);
+        let weight = |key: usize| match (none, mask[key]) {
+            (true, _) => 1.0,
+            (false, 0) => 0.0,
+            (false, _) => dot(key).exp(),
+        };
+        let weights: Vec<f64> = (0..tokens).map(weight).collect();
+        let total: f64 = weights.iter().sum();
+        for column in head * width..(head + 1) * width {
+            let sum: f64 = (0..tokens).map(|key| weights[key] * at(key, 2 * hidden + column)).sum();
+            out[query * hidden + column] = sum / total;
+        }
+    }
+    out
+}
+
+#[test]
+fn keys_packed_in_groups_are_those_packed_at_once() {
+    let heads = Heads { heads: 2, head_width: 5 };
+    let qkv = Numbers(5).floats(70 * 30, 1.0);
+    let (mut whole, mut parts) = (vec![0.0; heads.packed_len(70)], vec![0.0; heads.packed_len(70)]);
+    pack_keys_values(Cpu::detect(), heads, &qkv, &mut whole);
+    let (first, second) = parts.split_at_mut(heads.group_len());
+    pack_keys_values(Cpu::detect(), heads, &qkv[..Heads::GROUP * 30], first);
+    pack_keys_values(Cpu::detect(), heads, &qkv[Heads::GROUP * 30..], second);
+    assert_eq!(bits(&whole), bits(&parts));
+}
+
+#[test]
+fn functions_of_rows_are_the_same() {
+    let mut numbers = Numbers(6);
+    for width in (1..70).chain([384, 1536]) {
+        let x = numbers.floats(3 * width, 4.0);
+        let (gamma, beta) = (numbers.floats(width, 1.0), numbers.floats(width, 1.0));
+        let on_a_copy = |kernel: &dyn Fn(Cpu, &mut [f32])| {
+            same(width, |cpu| {
+                let mut x = x.clone();
+                kernel(cpu, &mut x);
+                bits(&x)
+            });
+        };
+        let norm = LayerNorm { gamma: &gamma, beta: &beta, epsilon: 1e-5 };
+        on_a_copy(&|cpu, x| layer_norm_in_place(cpu, x, norm));
+        on_a_copy(&|cpu, out| layer_norm(cpu, &x, norm, out));
+        on_a_copy(&|cpu, x| softmax(cpu, x, width));
+        on_a_copy(&|cpu, x| l2_normalize(cpu, x, width, 1e-12));
+        on_a_copy(&|cpu, out| masked_mean(cpu, &x, &[1, 0, 1], &mut out[..width]));
+        on_a_copy(&|cpu, x| gelu(cpu, x));
+        on_a_copy(&|cpu, x| tanh(cpu, x));
+        on_a_copy(&|cpu, x| add(cpu, x, &gamma.repeat(3)));
+        let bytes = numbers.int8(width * 2);
+        on_a_copy(&|cpu, out| {
+            let words = WordTable::I8 { rows: &bytes, scales: &[0.1, 0.2] };
+            let tables = Embeddings { words, segments: &gamma, positions: &x, width };
+            embed(cpu, &[1, 0, 1], &[0; 3], &tables, out).unwrap();
+        });
+    }
+}
+
+/// Every float of a stride of bit patterns, both signs.
+fn floats_across(limit: f32, step: usize) -> Vec<f32> {
+    let magnitudes = (0..limit.to_bits()).step_by(step).map(f32::from_bits);
+    magnitudes.flat_map(|value| [value, -value]).collect()
+}
+
+#[test]
+fn activations_keep_to_their_stated_errors_and_are_the_same() {
+    let wild =
+        [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, 0.0, -0.0, 5.6, -5.6, 9.0];
+    let mut x = floats_across(100.0, 997);
+    x.extend(wild);
+    let finite = |values: &[f32]| {
+        values.iter().map(|v| (!v.is_nan()).then_some(v.to_bits())).collect::<Vec<_>>()
+    };
+    for kernel in [gelu, tanh] {
+        same("activation", |cpu| {
+            let mut x = x.clone();
+            kernel(cpu, &mut x);
+            finite(&x)
+        });
+    }
+    let mut worst = [0.0f64; 2];
+    for &x in x.iter().filter(|x| x.is_finite()) {
+        let exact = f64::from(x);
+        let gelu_error = (f64::from(math::gelu_of(x)) - gelu_in_f64(exact)).abs();
+        let tanh_error =
+            (f64::from(math::tanh_of(x)) - exact.tanh()).abs() / exact.tanh().abs().max(1e-38);
+        worst = [worst[0].max(gelu_error * f64::from(x.abs() <= 100.0)), worst[1].max(tanh_error)];
+    }
+    println!("largest errors: gelu {:e}, tanh {:e}", worst[0], worst[1]);
+    assert!(worst[0] <= f64::from(GELU_ERROR) && worst[1] <= f64::from(TANH_ERROR), "{worst:?}");
+}
+
+#[test]
+fn exp_keeps_to_its_stated_error() {
+    let mut worst = 0.0f64;
+    for x in floats_across(88.7, 499) {
+        let (value, exact) = (f64::from(math::exp_of(x)), f64::from(x).exp());
+        if exact >= f64::from(f32::MIN_POSITIVE) {
+            worst = worst.max((value - exact).abs() / exact);
+        } else {
+            assert!(value <= f64::from(f32::MIN_POSITIVE) * 1.000_001, "{x}: {value}");
+        }
+    }
+    println!("largest error of exp: {worst:e}");
+    assert!(worst <= f64::from(EXP_ERROR), "{worst:e}");
+    assert_eq!([math::exp_of(100.0), math::exp_of(f32::INFINITY)], [f32::INFINITY; 2]);
+    assert_eq!([math::exp_of(-100.0), math::exp_of(f32::NEG_INFINITY)], [0.0; 2]);
+    assert!(math::exp_of(f32::NAN).is_nan());
+    assert_eq!(math::exp_of(0.0), 1.0);
+}
+
+/// `x * erfc(-x / sqrt 2) / 2`: the series of erf near zero, the continued fraction of erfc beyond
+/// (Abramowitz and Stegun 7.1.6 and 7.1.14).
+fn gelu_in_f64(x: f64) -> f64 {
+    let z = x.abs() / std::f64::consts::SQRT_2;
+    let tail = if z < 2.0 {
+        let (mut term, mut sum) = (z, z);
+        for n in 1..60 {
+            term *= 2.0 * z * z / f64::from(2 * n + 1);
+            sum += term;
+        }
+        1.0 - 2.0 / std::f64::consts::PI.sqrt() * (-z * z).exp() * sum
+    } else {
+        let fraction = (1..120).rev().fold(z, |rest, n| z + f64::from(n) / 2.0 / rest);
+        (-z * z).exp() / std::f64::consts::PI.sqrt() / fraction
+    };
+    if x > 0.0 { x * (1.0 - tail / 2.0) } else { x * tail / 2.0 }
+}

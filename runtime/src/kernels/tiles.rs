@@ -1,0 +1,183 @@
+//! `c += a x b` on tiles of twelve rows by thirty-two columns: the one thing that is written with
+//! intrinsics, once per class of CPU. Everything else in `kernels` reaches it through two safe functions.
+//!
+//! What a tile promises, whichever CPU runs it:
+//! - f32: each element of `c` takes one fused multiply-add per step of `k`, in ascending order of `k`,
+//!   starting from what it holds.
+//! - int8: each element of `c` gains the exact sum of `u8 x i8` products, modulo 2^32.
+#![allow(unsafe_code)]
+
+use super::cpu::{Cpu, Level};
+use super::pack::PANEL;
+#[cfg(target_arch = "aarch64")]
+use aarch64 as arch;
+#[cfg(target_arch = "x86_64")]
+use x86_64 as arch;
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+/// Rows of the largest tile.
+pub(super) const TILE_ROWS: usize = 12;
+
+/// Rows of a matrix that lie `stride` elements apart, each `width` long.
+#[derive(Clone, Copy)]
+pub(super) struct Strided<'a, T> {
+    pub(super) values: &'a [T],
+    pub(super) stride: usize,
+    pub(super) width: usize,
+}
+
+/// `(k, a, a_stride, b, c, c_stride)`: `c [R, 32] += a [R, k] x b [k, 32]`.
+///
+/// # Safety
+/// The CPU belongs to the class that the function was compiled for; `a` and `c` may be read, and `c`
+/// written, in each of R rows, and `b` read over `32 * k` elements.
+type TileF32 = unsafe fn(usize, *const f32, usize, *const f32, *mut f32, usize);
+
+/// `(quads, a, a_stride, b, c)`: `c [R, 32] += a [R, 4 quads] x b [quads, 32, 4]`.
+///
+/// # Safety
+/// As for [`TileF32`]; the rows of `c` follow each other.
+type TileI8 = unsafe fn(usize, *const u8, usize, *const i8, *mut i32);
+
+/// `c [rows, 32] += a [rows, k] x b [k, 32]`; the rows of `c` lie `c_stride` apart, `k` is the width of `a`.
+pub(super) fn multiply_f32(
+    cpu: Cpu,
+    rows: usize,
+    a: Strided<'_, f32>,
+    b: &[f32],
+    c: &mut [f32],
+    c_stride: usize,
+) {
+    let k = a.width;
+    assert!(
+        rows > 0 && a.values.len() >= (rows - 1) * a.stride + k,
+        "the left side holds every row"
+    );
+    assert!(b.len() >= k * PANEL, "a panel holds a row for every step of k");
+    assert!(c.len() >= (rows - 1) * c_stride + PANEL, "the result holds every row");
+    let tiles = tiles_f32(cpu);
+    for_each_tile(rows, tiles.len(), |row, count| {
+        let (a_row, c_row) = (&a.values[row * a.stride..], &mut c[row * c_stride..]);
+        // SAFETY: the lengths are asserted above, and the table is of the class that `cpu` proves.
+        unsafe {
+            tiles[count - 1](k, a_row.as_ptr(), a.stride, b.as_ptr(), c_row.as_mut_ptr(), c_stride)
+        }
+    });
+}
+
+/// `c [rows, 32] += (a - i8_offset(cpu)) [rows, 4 quads] x b [quads, 32, 4]`, exact modulo 2^32.
+pub(super) fn multiply_i8(cpu: Cpu, a: Strided<'_, u8>, b: &[i8], c: &mut [[i32; PANEL]]) {
+    let quads = a.width / 4;
+    let rows = c.len();
+    assert!(a.width.is_multiple_of(4), "a quantized row is padded to whole quads");
+    assert!(
+        rows > 0 && a.values.len() >= (rows - 1) * a.stride + a.width,
+        "the left side holds every row"
+    );
+    assert!(b.len() >= quads * PANEL * 4, "a panel holds four rows for every quad");
+    let tiles = tiles_i8(cpu);
+    for_each_tile(rows, tiles.len(), |row, count| {
+        let (a_row, c_rows) = (&a.values[row * a.stride..], &mut c[row..row + count]);
+        // SAFETY: the lengths are asserted above, and the table is of the class that `cpu` proves.
+        unsafe {
+            tiles[count - 1](
+                quads,
+                a_row.as_ptr(),
+                a.stride,
+                b.as_ptr(),
+                c_rows.as_mut_ptr().cast(),
+            )
+        }
+    });
+}
+
+/// What [`multiply_i8`] takes off each activation before it multiplies: 128 where the CPU multiplies signed
+/// bytes only, else 0. The caller makes up for it in the value that `c` starts from.
+pub(super) fn i8_offset(cpu: Cpu) -> i32 {
+    match cpu.level() {
+        Level::Scalar => 0,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2Vnni | Level::Avx512Vnni => 0,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 | Level::Avx512 => 128,
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon | Level::NeonDotprod => 128,
+    }
+}
+
+/// Cuts `rows` into tiles of at most `most` rows that differ by one row at most: a last tile of one row
+/// would run at a fraction of the speed.
+fn for_each_tile(rows: usize, most: usize, mut tile: impl FnMut(usize, usize)) {
+    let mut row = 0;
+    let mut left = rows.div_ceil(most);
+    while left > 0 {
+        let count = (rows - row).div_ceil(left);
+        tile(row, count);
+        row += count;
+        left -= 1;
+    }
+}
+
+/// The tiles of 1, 2, ... rows.
+fn tiles_f32(cpu: Cpu) -> &'static [TileF32] {
+    match cpu.level() {
+        Level::Scalar => &[scalar_f32],
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+        level => arch::tiles_f32(level),
+    }
+}
+
+fn tiles_i8(cpu: Cpu) -> &'static [TileI8] {
+    match cpu.level() {
+        Level::Scalar => &[scalar_i8],
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+        level => arch::tiles_i8(level),
+    }
+}
+
+/// Defines the result of every f32 tile, one row at a time.
+///
+/// # Safety
+/// See [`TileF32`].
+unsafe fn scalar_f32(
+    k: usize,
+    a: *const f32,
+    _a_stride: usize,
+    b: *const f32,
+    c: *mut f32,
+    _c_stride: usize,
+) {
+    // SAFETY: the caller vouches for one row of `a` and `c`, for all of `b`, and that they do not overlap.
+    let (a, b, c) = unsafe {
+        let b = std::slice::from_raw_parts(b.cast::<[f32; PANEL]>(), k);
+        (std::slice::from_raw_parts(a, k), b, &mut *c.cast::<[f32; PANEL]>())
+    };
+    for (&left, right) in a.iter().zip(b) {
+        for (sum, &weight) in c.iter_mut().zip(right) {
+            *sum = left.mul_add(weight, *sum);
+        }
+    }
+}
+
+/// Defines the result of every int8 tile, one row at a time.
+///
+/// # Safety
+/// See [`TileI8`].
+unsafe fn scalar_i8(quads: usize, a: *const u8, _a_stride: usize, b: *const i8, c: *mut i32) {
+    // SAFETY: the caller vouches for one row of `a` and `c`, for all of `b`, and that they do not overlap.
+    let (a, b, c) = unsafe {
+        let b = std::slice::from_raw_parts(b.cast::<[[i8; 4]; PANEL]>(), quads);
+        (std::slice::from_raw_parts(a.cast::<[u8; 4]>(), quads), b, &mut *c.cast::<[i32; PANEL]>())
+    };
+    for (left, right) in a.iter().zip(b) {
+        for (sum, weights) in c.iter_mut().zip(right) {
+            for (&value, &weight) in left.iter().zip(weights) {
+                *sum = sum.wrapping_add(i32::from(value) * i32::from(weight));
+            }
+        }
+    }
+}
