@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use tract_core::internal::{Cost, DimLike};
+use tract_core::internal::Cost;
 use tract_onnx::prelude::*;
 
 use crate::error::{Error, Result};
@@ -24,7 +24,6 @@ pub(crate) struct Fact {
 pub(crate) struct Compiled {
     name: String,
     plan: Arc<RunnableModel<TypedFact, Box<dyn TypedOp>>>,
-    outputs: Vec<Fact>,
 }
 
 impl Compiled {
@@ -36,18 +35,8 @@ impl Compiled {
         let doing = || format!("preparing `{}` for {}", graph.name, list(graph, inputs));
         let model = typed(graph, inputs).map_err(Error::engine(doing()))?;
         let optimized = model.into_optimized().map_err(Error::engine(doing()))?;
-        let outputs = optimized
-            .output_outlets()
-            .and_then(|outlets| outlets.iter().map(|o| optimized.outlet_fact(*o)).collect())
-            .and_then(|facts: Vec<&TypedFact>| facts.into_iter().map(fact).collect())
-            .map_err(Error::engine(doing()))?;
         let plan = optimized.into_runnable().map_err(Error::engine(doing()))?;
-        Ok(Compiled { name: graph.name.clone(), plan, outputs })
-    }
-
-    /// Types and shapes of its outputs.
-    pub(crate) fn outputs(&self) -> &[Fact] {
-        &self.outputs
+        Ok(Compiled { name: graph.name.clone(), plan })
     }
 
     /// Runs it once.
@@ -146,11 +135,6 @@ fn list(graph: &Graph, inputs: &[Fact]) -> String {
         .map(|(spec, fact)| format!("{} {} {:?}", spec.name, fact.dtype, fact.shape))
         .collect();
     if parts.is_empty() { "no inputs".to_owned() } else { parts.join(", ") }
-}
-
-fn fact(typed: &TypedFact) -> TractResult<Fact> {
-    let shape: Result<_, _> = typed.shape.iter().map(|dim| dim.to_usize()).collect();
-    Ok(Fact { dtype: dtype(typed.datum_type)?, shape: shape? })
 }
 
 fn to_tract(tensor: &tensor::Tensor) -> TractResult<Tensor> {

@@ -35,19 +35,12 @@ fn main() -> ExitCode {
 
 fn replay(samples: Vec<[f32; 6]>) {
     let window = Window::<6, 128, 64>::new(OnGap::Interpolate { at_most: 5 });
-    let rule = Rule {
-        votes_needed: 2,
-        enter_probability: 0.6,
-        keep_probability: 0.5,
-    };
+    let rule = Rule { votes_needed: 2, enter_probability: 0.6, keep_probability: 0.5 };
     let decision = Decision::<3>::new(rule).expect("two of three is a majority");
     let mut pipeline = Pipeline::new(Replay::new(samples, CHANNELS), window, predict, decision);
     loop {
         match pipeline.step() {
-            Ok(Step::Predicted {
-                change: Some(change),
-                ..
-            }) => {
+            Ok(Step::Predicted { change: Some(change), .. }) => {
                 let seconds = pipeline.counts().samples as f32 / RATE_HZ;
                 println!(
                     "{seconds:7.2} s  {}",
@@ -60,24 +53,15 @@ fn replay(samples: Vec<[f32; 6]>) {
         }
     }
     let counts = pipeline.counts();
-    println!(
-        "{} samples, {} windows, {} lost",
-        counts.samples, counts.windows, counts.lost
-    );
+    println!("{} samples, {} windows, {} lost", counts.samples, counts.windows, counts.lost);
 }
 
 /// Half sure at a deviation of 0.4 g, summed over the axes.
 fn predict(window: &[[f32; 6]; 128]) -> Result<Vote, Infallible> {
-    let deviation: f32 = features(window)[..3]
-        .iter()
-        .map(|axis| axis.standard_deviation)
-        .sum();
+    let deviation: f32 = features(window)[..3].iter().map(|axis| axis.standard_deviation).sum();
     let moving = deviation * deviation / (deviation * deviation + 0.4 * 0.4);
     let label = usize::from(moving > 0.5);
-    Ok(Vote {
-        label,
-        probability: if label == 1 { moving } else { 1.0 - moving },
-    })
+    Ok(Vote { label, probability: if label == 1 { moving } else { 1.0 - moving } })
 }
 
 /// The samples of a recording whose first columns are the channels.
@@ -85,10 +69,7 @@ fn samples(text: &str) -> Result<Vec<[f32; 6]>, String> {
     let mut lines = text.lines();
     let header = lines.next().unwrap_or_default();
     if !header.split(',').take(6).eq(CHANNELS) {
-        return Err(format!(
-            "the header is `{header}`, expected `{}` first",
-            CHANNELS.join(",")
-        ));
+        return Err(format!("the header is `{header}`, expected `{}` first", CHANNELS.join(",")));
     }
     lines
         .enumerate()
@@ -96,11 +77,7 @@ fn samples(text: &str) -> Result<Vec<[f32; 6]>, String> {
             let values: Result<Vec<f32>, _> = line.split(',').take(6).map(str::parse).collect();
             let values = values.map_err(|error| format!("line {}: {error}", index + 2))?;
             <[f32; 6]>::try_from(values).map_err(|found| {
-                format!(
-                    "line {}: {} columns, expected 6 or more",
-                    index + 2,
-                    found.len()
-                )
+                format!("line {}: {} columns, expected 6 or more", index + 2, found.len())
             })
         })
         .collect()

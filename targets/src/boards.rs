@@ -130,35 +130,19 @@ impl fmt::Display for Known {
 }
 
 const fn datasheet<T: Copy>(value: T, source: &'static str) -> Figure<T> {
-    Figure {
-        value,
-        known: Known::Datasheet,
-        source,
-    }
+    Figure { value, known: Known::Datasheet, source }
 }
 
 const fn published<T: Copy>(value: T, source: &'static str) -> Figure<T> {
-    Figure {
-        value,
-        known: Known::Published,
-        source,
-    }
+    Figure { value, known: Known::Published, source }
 }
 
 const fn derived<T: Copy>(value: T, source: &'static str) -> Figure<T> {
-    Figure {
-        value,
-        known: Known::Derived,
-        source,
-    }
+    Figure { value, known: Known::Derived, source }
 }
 
 const fn estimated<T: Copy>(value: T, source: &'static str) -> Figure<T> {
-    Figure {
-        value,
-        known: Known::Estimated,
-        source,
-    }
+    Figure { value, known: Known::Estimated, source }
 }
 
 #[cfg(test)]
@@ -175,10 +159,7 @@ mod tests {
                 board.id
             );
             assert!(
-                board
-                    .id
-                    .bytes()
-                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'),
+                board.id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'),
                 "{} is no id",
                 board.id
             );
@@ -220,31 +201,17 @@ mod tests {
             let has = |feature| board.core.has(feature);
             assert_eq!(has(Feature::Neon), arm, "{}", board.id);
             assert_eq!(has(Feature::Avx2), !arm, "{}", board.id);
-            let dot = [
-                Feature::Dotprod,
-                Feature::I8mm,
-                Feature::AvxVnni,
-                Feature::Avx512Vnni,
-            ];
+            let dot = [Feature::Dotprod, Feature::I8mm, Feature::AvxVnni, Feature::Avx512Vnni];
             // With an int8 dot product, four products fit where one f32 did; without, two at best.
             let gain = board.core.int8_macs_per_cycle.value / board.core.f32_macs_per_cycle.value;
-            assert_eq!(
-                dot.into_iter().any(has),
-                gain >= 4,
-                "{}: gain {gain}",
-                board.id
-            );
+            assert_eq!(dot.into_iter().any(has), gain >= 4, "{}: gain {gain}", board.id);
         }
     }
 
     #[test]
     fn the_slower_of_arithmetic_and_memory_bounds_the_time() {
         let zero = find("rpi-zero-2w").unwrap(); // 4 f32 and 8 int8 MACs a cycle at 1 GHz, 3.6 GB/s
-        let work = |f32_macs, int8_macs, bytes_read| Work {
-            f32_macs,
-            int8_macs,
-            bytes_read,
-        };
+        let work = |f32_macs, int8_macs, bytes_read| Work { f32_macs, int8_macs, bytes_read };
         for (work, threads, expected) in [
             (work(0, 0, 0), 1, 0),
             (work(4_000, 0, 0), 1, 1_000),
@@ -257,17 +224,9 @@ mod tests {
             (work(4_000, 0, 3_600), 1, 1_000),
             (work(4_000, 0, 7_200), 1, 2_000),
             (work(1, 0, 0), 1, 1),
-            (
-                work(u64::MAX, u64::MAX, u64::MAX),
-                1,
-                6_917_529_027_641_081_856,
-            ),
+            (work(u64::MAX, u64::MAX, u64::MAX), 1, 6_917_529_027_641_081_856),
         ] {
-            assert_eq!(
-                zero.least_nanoseconds(&work, threads),
-                expected,
-                "{work:?} on {threads}"
-            );
+            assert_eq!(zero.least_nanoseconds(&work, threads), expected, "{work:?} on {threads}");
         }
     }
 }

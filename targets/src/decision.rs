@@ -79,11 +79,7 @@ impl Vote {
         let (label, &probability) = votes.next()?;
         let first = Self { label, probability };
         let best = votes.fold(first, |best, (label, &probability)| {
-            if probability > best.probability {
-                Self { label, probability }
-            } else {
-                best
-            }
+            if probability > best.probability { Self { label, probability } } else { best }
         });
         (!probabilities.iter().any(|probability| probability.is_nan())).then_some(best)
     }
@@ -96,27 +92,15 @@ impl<const VOTES: usize> Decision<VOTES> {
     /// Where `rule` contradicts itself or `VOTES`.
     pub fn new(rule: Rule) -> Result<Self, RuleError> {
         const { assert!(VOTES > 0, "a decision needs votes") };
-        let Rule {
-            votes_needed,
-            enter_probability: enter,
-            keep_probability: keep,
-        } = rule;
+        let Rule { votes_needed, enter_probability: enter, keep_probability: keep } = rule;
         let least = VOTES / 2 + 1;
         if !(least..=VOTES).contains(&votes_needed) {
-            return Err(RuleError::VotesNeeded {
-                votes_needed,
-                least,
-                most: VOTES,
-            });
+            return Err(RuleError::VotesNeeded { votes_needed, least, most: VOTES });
         }
         if !(0.0 <= keep && keep <= enter && enter <= 1.0) {
             return Err(RuleError::Probabilities { enter, keep });
         }
-        Ok(Self {
-            rule,
-            votes: HistoryBuf::new(),
-            label: None,
-        })
+        Ok(Self { rule, votes: HistoryBuf::new(), label: None })
     }
 
     /// Takes the vote of one more window; gives the change where the answer is now another.
@@ -158,15 +142,8 @@ impl<const VOTES: usize> Decision<VOTES> {
 impl fmt::Display for RuleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::VotesNeeded {
-                votes_needed,
-                least,
-                most,
-            } => {
-                write!(
-                    f,
-                    "`votes_needed` is {votes_needed}, expected {least} to {most}"
-                )
+            Self::VotesNeeded { votes_needed, least, most } => {
+                write!(f, "`votes_needed` is {votes_needed}, expected {least} to {most}")
             }
             Self::Probabilities { enter, keep } => write!(
                 f,
@@ -184,11 +161,7 @@ mod tests {
     use super::*;
     use std::{string::ToString, vec::Vec};
 
-    const RULE: Rule = Rule {
-        votes_needed: 3,
-        enter_probability: 0.8,
-        keep_probability: 0.4,
-    };
+    const RULE: Rule = Rule { votes_needed: 3, enter_probability: 0.8, keep_probability: 0.4 };
 
     /// The answers after each vote; a vote is a label and a probability in percent.
     fn answers<const VOTES: usize>(rule: Rule, votes: &[(usize, u8)]) -> Vec<Option<usize>> {
@@ -200,11 +173,7 @@ mod tests {
                 let probability = f32::from(percent) / 100.0;
                 let change = decision.push(Vote { label, probability });
                 let to = decision.label();
-                assert_eq!(
-                    change,
-                    (from != to).then_some(Change { from, to }),
-                    "{votes:?}"
-                );
+                assert_eq!(change, (from != to).then_some(Change { from, to }), "{votes:?}");
                 to
             })
             .collect()
@@ -219,49 +188,22 @@ mod tests {
         let cases: &[Case] = &[
             // Three of five, not necessarily in a row.
             (&[(0, 90), (0, 90), (0, 90)], &[NO, NO, A]),
-            (
-                &[(0, 90), (1, 90), (0, 90), (2, 90), (0, 90)],
-                &[NO, NO, NO, NO, A],
-            ),
+            (&[(0, 90), (1, 90), (0, 90), (2, 90), (0, 90)], &[NO, NO, NO, NO, A]),
             // Exactly at the threshold counts, below it does not.
             (&[(0, 80), (0, 80), (0, 80)], &[NO, NO, A]),
             (&[(0, 79), (0, 90), (0, 90), (0, 90)], &[NO, NO, NO, A]),
             // One or two strays do not move it; the third makes the other label win, at once.
-            (
-                &[(0, 90), (0, 90), (0, 90), (1, 90), (1, 90), (1, 90)],
-                &[NO, NO, A, A, A, B],
-            ),
+            (&[(0, 90), (0, 90), (0, 90), (1, 90), (1, 90), (1, 90)], &[NO, NO, A, A, A, B]),
             // Staying is easier than entering ...
             (
-                &[
-                    (0, 90),
-                    (0, 90),
-                    (0, 90),
-                    (0, 40),
-                    (0, 40),
-                    (0, 40),
-                    (0, 40),
-                ],
+                &[(0, 90), (0, 90), (0, 90), (0, 40), (0, 40), (0, 40), (0, 40)],
                 &[NO, NO, A, A, A, A, A],
             ),
             // ... but not below `keep_probability`: two of five are left at the sixth vote.
-            (
-                &[(0, 90), (0, 90), (0, 90), (0, 39), (0, 39), (0, 39)],
-                &[NO, NO, A, A, A, NO],
-            ),
+            (&[(0, 90), (0, 90), (0, 90), (0, 39), (0, 39), (0, 39)], &[NO, NO, A, A, A, NO]),
             // Undecided between two, and back in only at the higher threshold.
             (
-                &[
-                    (0, 90),
-                    (0, 90),
-                    (0, 90),
-                    (1, 50),
-                    (1, 50),
-                    (1, 50),
-                    (0, 50),
-                    (0, 50),
-                    (0, 50),
-                ],
+                &[(0, 90), (0, 90), (0, 90), (1, 50), (1, 50), (1, 50), (0, 50), (0, 50), (0, 50)],
                 &[NO, NO, A, A, A, NO, NO, NO, NO],
             ),
         ];
@@ -272,50 +214,23 @@ mod tests {
 
     #[test]
     fn one_vote_of_one_follows_every_window() {
-        let rule = Rule {
-            votes_needed: 1,
-            enter_probability: 0.5,
-            keep_probability: 0.5,
-        };
+        let rule = Rule { votes_needed: 1, enter_probability: 0.5, keep_probability: 0.5 };
         let votes = [(3, 60), (4, 60), (4, 40), (4, 60)];
-        assert_eq!(
-            answers::<1>(rule, &votes),
-            [Some(3), Some(4), None, Some(4)]
-        );
+        assert_eq!(answers::<1>(rule, &votes), [Some(3), Some(4), None, Some(4)]);
     }
 
     #[test]
     fn a_nan_counts_for_nobody() {
-        let rule = Rule {
-            votes_needed: 1,
-            enter_probability: 0.0,
-            keep_probability: 0.0,
-        };
+        let rule = Rule { votes_needed: 1, enter_probability: 0.0, keep_probability: 0.0 };
         let mut decision = Decision::<1>::new(rule).unwrap();
-        assert_eq!(
-            decision.push(Vote {
-                label: 0,
-                probability: f32::NAN
-            }),
-            None
-        );
-        assert!(
-            decision
-                .push(Vote {
-                    label: 0,
-                    probability: 0.0
-                })
-                .is_some()
-        );
+        assert_eq!(decision.push(Vote { label: 0, probability: f32::NAN }), None);
+        assert!(decision.push(Vote { label: 0, probability: 0.0 }).is_some());
     }
 
     #[test]
     fn reset_forgets_votes_and_answer() {
         let mut decision = Decision::<5>::new(RULE).unwrap();
-        let vote = Vote {
-            label: 7,
-            probability: 1.0,
-        };
+        let vote = Vote { label: 7, probability: 1.0 };
         for _ in 0..3 {
             decision.push(vote);
         }
@@ -323,13 +238,7 @@ mod tests {
         decision.reset();
         assert_eq!(decision.label(), None);
         assert_eq!((decision.push(vote), decision.push(vote)), (None, None));
-        assert_eq!(
-            decision.push(vote),
-            Some(Change {
-                from: None,
-                to: Some(7)
-            })
-        );
+        assert_eq!(decision.push(vote), Some(Change { from: None, to: Some(7) }));
     }
 
     #[test]
@@ -352,33 +261,18 @@ mod tests {
     #[test]
     fn rules_that_contradict_themselves_are_refused() {
         for votes_needed in [0, 2, 6] {
-            let rule = Rule {
-                votes_needed,
-                ..RULE
-            };
+            let rule = Rule { votes_needed, ..RULE };
             let error = Decision::<5>::new(rule).unwrap_err();
             assert_eq!(
                 error.to_string(),
                 std::format!("`votes_needed` is {votes_needed}, expected 3 to 5")
             );
         }
-        for (enter, keep) in [
-            (0.4, 0.5),
-            (1.1, 0.5),
-            (0.5, -0.1),
-            (f32::NAN, 0.1),
-            (0.5, f32::NAN),
-        ] {
-            let rule = Rule {
-                enter_probability: enter,
-                keep_probability: keep,
-                ..RULE
-            };
+        for (enter, keep) in [(0.4, 0.5), (1.1, 0.5), (0.5, -0.1), (f32::NAN, 0.1), (0.5, f32::NAN)]
+        {
+            let rule = Rule { enter_probability: enter, keep_probability: keep, ..RULE };
             let error = Decision::<5>::new(rule).unwrap_err();
-            assert!(
-                matches!(error, RuleError::Probabilities { .. }),
-                "{enter}, {keep}"
-            );
+            assert!(matches!(error, RuleError::Probabilities { .. }), "{enter}, {keep}");
         }
     }
 }

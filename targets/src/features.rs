@@ -57,13 +57,7 @@ pub fn features<const CHANNELS: usize, const LEN: usize>(
 impl Features {
     /// Mean, standard deviation, min, max, rms: the order in which they are stated above.
     pub fn to_array(self) -> [f32; 5] {
-        [
-            self.mean,
-            self.standard_deviation,
-            self.min,
-            self.max,
-            self.rms,
-        ]
+        [self.mean, self.standard_deviation, self.min, self.max, self.rms]
     }
 }
 
@@ -77,11 +71,7 @@ fn square_root(x: f64) -> f32 {
     }
     const FRACTION: u32 = f64::MANTISSA_DIGITS - 1;
     // Subnormals are scaled up first; 2^-54 under the root is 2^-27 outside.
-    let (x, scale) = if x.is_normal() {
-        (x, 0)
-    } else {
-        (x * (1u64 << 54) as f64, 54)
-    };
+    let (x, scale) = if x.is_normal() { (x, 0) } else { (x * (1u64 << 54) as f64, 54) };
     let significand = x.to_bits() & ((1 << FRACTION) - 1) | 1 << FRACTION;
     let exponent = (x.to_bits() >> FRACTION) as i32 - 1_075 - scale;
     // x = significand * 2^exponent; make the exponent even, the significand 54 to 55 bits long.
@@ -143,35 +133,17 @@ mod tests {
     fn check(x: f64) {
         let (ours, theirs) = (square_root(x), x.sqrt() as f32);
         if ours.to_bits() != theirs.to_bits() {
-            assert!(
-                f64::from(x as f32) != x,
-                "root of {x:e}: {ours:e} is not {theirs:e}"
-            );
+            assert!(f64::from(x as f32) != x, "root of {x:e}: {ours:e} is not {theirs:e}");
             let middle = (f64::from(ours) + f64::from(theirs)) / 2.0;
             let above = middle * middle > x; // exact: the middle has 25 bits
-            assert_eq!(
-                above,
-                ours < theirs,
-                "root of {x:e}: {ours:e} is not {theirs:e}"
-            );
+            assert_eq!(above, ours < theirs, "root of {x:e}: {ours:e} is not {theirs:e}");
         }
     }
 
     #[test]
     fn square_root_rounds_as_the_standard_librarys() {
-        for x in [
-            0.0,
-            1.0,
-            2.0,
-            3.0,
-            4.0,
-            0.25,
-            1e-300,
-            1e300,
-            f64::MIN_POSITIVE,
-            5e-324,
-            f64::MAX,
-        ] {
+        for x in [0.0, 1.0, 2.0, 3.0, 4.0, 0.25, 1e-300, 1e300, f64::MIN_POSITIVE, 5e-324, f64::MAX]
+        {
             check(x);
         }
         // Primes as strides: they meet every exponent and the whole range of significands.

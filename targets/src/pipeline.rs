@@ -83,14 +83,7 @@ where
         predict: F,
         decision: Decision<VOTES>,
     ) -> Self {
-        Self {
-            sensor,
-            window,
-            predict,
-            decision,
-            counts: Counts::default(),
-            noted_lost: 0,
-        }
+        Self { sensor, window, predict, decision, counts: Counts::default(), noted_lost: 0 }
     }
 
     /// Polls the sensor once and follows the sample, if there is one, as far as it leads. Call it at
@@ -111,9 +104,7 @@ where
         let Some(mut sample) = sample else {
             return Ok(Step::Idle);
         };
-        sample.lost = sample
-            .lost
-            .saturating_add(core::mem::take(&mut self.noted_lost));
+        sample.lost = sample.lost.saturating_add(core::mem::take(&mut self.noted_lost));
         increase(&mut self.counts.samples, 1);
         increase(&mut self.counts.lost, sample.lost.into());
         let Some(window) = self.window.push(sample) else {
@@ -124,10 +115,7 @@ where
             increase(&mut self.counts.predict_errors, 1);
             Error::Predict(error)
         })?;
-        Ok(Step::Predicted {
-            vote,
-            change: self.decision.push(vote),
-        })
+        Ok(Step::Predicted { vote, change: self.decision.push(vote) })
     }
 
     /// Says that `lost` samples passed by before the next one: a caller with a clock knows when it

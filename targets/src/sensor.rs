@@ -97,17 +97,11 @@ mod tests {
 
     #[test]
     fn errors_say_what_was_expected_and_found() {
-        let wrong = Error::<()>::WrongDevice {
-            expected: 0x68,
-            found: 0xff,
-        };
+        let wrong = Error::<()>::WrongDevice { expected: 0x68, found: 0xff };
         assert_eq!(
             wrong.to_string(),
             "the device identifies itself as 0xff, expected 0x68; check the address and the wiring"
         );
-        assert_eq!(
-            Error::Bus("nack").to_string(),
-            "the sensor's bus failed: \"nack\""
-        );
+        assert_eq!(Error::Bus("nack").to_string(), "the sensor's bus failed: \"nack\"");
     }
 }

@@ -55,18 +55,8 @@ impl<const CHANNELS: usize, const LEN: usize, const HOP: usize> Window<CHANNELS,
     /// Window::<6, 128, 0>::new(OnGap::Reset);
     /// ```
     pub fn new(on_gap: OnGap) -> Self {
-        const {
-            assert!(
-                CHANNELS > 0 && LEN > 0 && HOP > 0,
-                "a window dimension is zero"
-            )
-        };
-        Self {
-            samples: Vec::new(),
-            oldest: 0,
-            due_in: LEN,
-            on_gap,
-        }
+        const { assert!(CHANNELS > 0 && LEN > 0 && HOP > 0, "a window dimension is zero") };
+        Self { samples: Vec::new(), oldest: 0, due_in: LEN, on_gap }
     }
 
     /// Takes one sample; gives the window `[LEN, CHANNELS]`, oldest sample first, where one is due.
@@ -127,10 +117,7 @@ impl<const CHANNELS: usize, const LEN: usize, const HOP: usize> Window<CHANNELS,
 
     fn newest(&self) -> Option<[f32; CHANNELS]> {
         // In a full ring the newest stands just before the oldest, or at the end.
-        self.samples[..self.oldest]
-            .last()
-            .or(self.samples.last())
-            .copied()
+        self.samples[..self.oldest].last().or(self.samples.last()).copied()
     }
 
     fn append(&mut self, values: [f32; CHANNELS]) {
@@ -159,10 +146,7 @@ mod tests {
         let mut all = vec![];
         for &lost in losses {
             number += lost + 1;
-            if let Some(window) = window.push(Sample {
-                values: [number as f32],
-                lost,
-            }) {
+            if let Some(window) = window.push(Sample { values: [number as f32], lost }) {
                 all.push((number, window.as_flattened().to_vec()));
             }
         }
@@ -178,11 +162,7 @@ mod tests {
                 .take_while(|start| start + LEN <= stream.len())
                 .map(|start| ((start + LEN) as u32, stream[start..start + LEN].to_vec()))
                 .collect();
-            assert_eq!(
-                windows::<LEN, HOP>(OnGap::Reset, &[0; 200]),
-                expected,
-                "{LEN} by {HOP}"
-            );
+            assert_eq!(windows::<LEN, HOP>(OnGap::Reset, &[0; 200]), expected, "{LEN} by {HOP}");
         }
         check::<1, 1>();
         check::<1, 3>();
@@ -202,14 +182,8 @@ mod tests {
     fn a_sample_keeps_its_channels_together() {
         let mut window = Window::<2, 2, 1>::new(OnGap::Reset);
         assert_eq!(window.push([1.0, -1.0].into()), None);
-        assert_eq!(
-            window.push([2.0, -2.0].into()),
-            Some(&[[1.0, -1.0], [2.0, -2.0]])
-        );
-        assert_eq!(
-            window.push([3.0, -3.0].into()),
-            Some(&[[2.0, -2.0], [3.0, -3.0]])
-        );
+        assert_eq!(window.push([2.0, -2.0].into()), Some(&[[1.0, -1.0], [2.0, -2.0]]));
+        assert_eq!(window.push([3.0, -3.0].into()), Some(&[[2.0, -2.0], [3.0, -3.0]]));
     }
 
     #[test]
@@ -218,17 +192,9 @@ mod tests {
         type Case = (OnGap, &'static [u32], &'static [(u32, [f32; 4])]);
         let cases: &[Case] = &[
             // (policy, lost before each sample, windows of 4 every 2)
-            (
-                Reset,
-                &[0, 0, 0, 0, 0, 0],
-                &[(4, [1., 2., 3., 4.]), (6, [3., 4., 5., 6.])],
-            ),
+            (Reset, &[0, 0, 0, 0, 0, 0], &[(4, [1., 2., 3., 4.]), (6, [3., 4., 5., 6.])]),
             (Reset, &[0, 0, 0, 1, 0, 0, 0], &[(8, [5., 6., 7., 8.])]),
-            (
-                Reset,
-                &[0, 0, 0, 0, 1, 0, 0, 0],
-                &[(4, [1., 2., 3., 4.]), (9, [6., 7., 8., 9.])],
-            ),
+            (Reset, &[0, 0, 0, 0, 1, 0, 0, 0], &[(4, [1., 2., 3., 4.]), (9, [6., 7., 8., 9.])]),
             // Nothing comes before the first sample, so nothing is made up for it.
             (Hold { at_most: 9 }, &[5, 0, 0, 0], &[(9, [6., 7., 8., 9.])]),
             (Hold { at_most: 1 }, &[0, 1, 0], &[(4, [1., 1., 3., 4.])]),
@@ -239,40 +205,16 @@ mod tests {
                 &[0, 0, 2, 0, 0],
                 &[(5, [2., 2., 2., 5.]), (7, [2., 5., 6., 7.])],
             ),
-            (
-                Interpolate { at_most: 2 },
-                &[0, 0, 2],
-                &[(5, [2., 3., 4., 5.])],
-            ),
-            (
-                Interpolate { at_most: 2 },
-                &[0, 2],
-                &[(4, [1., 2., 3., 4.])],
-            ),
+            (Interpolate { at_most: 2 }, &[0, 0, 2], &[(5, [2., 3., 4., 5.])]),
+            (Interpolate { at_most: 2 }, &[0, 2], &[(4, [1., 2., 3., 4.])]),
             // Longer than allowed, and as long as the window.
-            (
-                Hold { at_most: 1 },
-                &[0, 2, 0, 0, 0],
-                &[(7, [4., 5., 6., 7.])],
-            ),
-            (
-                Interpolate { at_most: 9 },
-                &[0, 4, 0, 0, 0],
-                &[(9, [6., 7., 8., 9.])],
-            ),
-            (
-                Hold { at_most: u32::MAX },
-                &[0, 100, 0, 0, 0],
-                &[(105, [102., 103., 104., 105.])],
-            ),
+            (Hold { at_most: 1 }, &[0, 2, 0, 0, 0], &[(7, [4., 5., 6., 7.])]),
+            (Interpolate { at_most: 9 }, &[0, 4, 0, 0, 0], &[(9, [6., 7., 8., 9.])]),
+            (Hold { at_most: u32::MAX }, &[0, 100, 0, 0, 0], &[(105, [102., 103., 104., 105.])]),
         ];
         for (on_gap, losses, expected) in cases {
             let expected: Vec<_> = expected.iter().map(|(at, w)| (*at, w.to_vec())).collect();
-            assert_eq!(
-                windows::<4, 2>(*on_gap, losses),
-                expected,
-                "{on_gap:?}, {losses:?}"
-            );
+            assert_eq!(windows::<4, 2>(*on_gap, losses), expected, "{on_gap:?}, {losses:?}");
         }
     }
 
@@ -280,13 +222,7 @@ mod tests {
     fn the_largest_possible_loss_resets() {
         let mut window = Window::<1, 2, 1>::new(OnGap::Interpolate { at_most: u32::MAX });
         assert_eq!(window.push([1.0].into()), None);
-        assert_eq!(
-            window.push(Sample {
-                values: [2.0],
-                lost: u32::MAX
-            }),
-            None
-        );
+        assert_eq!(window.push(Sample { values: [2.0], lost: u32::MAX }), None);
         assert_eq!(window.push([3.0].into()), Some(&[[2.0], [3.0]]));
     }
 

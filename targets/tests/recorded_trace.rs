@@ -14,11 +14,7 @@ use std::path::Path;
 const LEN: usize = 128;
 const HOP: usize = 64;
 const VOTES: usize = 5;
-const RULE: Rule = Rule {
-    votes_needed: 3,
-    enter_probability: 0.6,
-    keep_probability: 0.5,
-};
+const RULE: Rule = Rule { votes_needed: 3, enter_probability: 0.6, keep_probability: 0.5 };
 
 type Row = [f32; 6];
 
@@ -60,10 +56,7 @@ fn lost_samples_split_a_recording_into_runs() {
         if is_lost(index) {
             lost += 1;
         } else {
-            let sample = Sample {
-                values,
-                lost: std::mem::take(&mut lost),
-            };
+            let sample = Sample { values, lost: std::mem::take(&mut lost) };
             given.extend(window.push(sample).map(|window| bits(window)));
         }
     }
@@ -81,12 +74,8 @@ fn a_pipeline_decides_as_a_loop_over_the_whole_recording_does() {
     let sensor = Replay::new(rows.iter().copied(), ACCELEROMETER_AND_GYROSCOPE);
     let window = Window::<6, LEN, HOP>::new(OnGap::Reset);
     let predict = |window: &[Row; LEN]| Ok::<_, Infallible>(is_moving(&features(window)));
-    let mut pipeline = Pipeline::new(
-        sensor,
-        window,
-        predict,
-        Decision::<VOTES>::new(RULE).unwrap(),
-    );
+    let mut pipeline =
+        Pipeline::new(sensor, window, predict, Decision::<VOTES>::new(RULE).unwrap());
     let (mut votes, mut decisions) = (vec![], vec![]);
     loop {
         match pipeline.step() {
@@ -104,22 +93,13 @@ fn a_pipeline_decides_as_a_loop_over_the_whole_recording_does() {
         }
     }
 
-    let expected_votes: Vec<_> = rows
-        .windows(LEN)
-        .step_by(HOP)
-        .map(|window| is_moving(&plain_features(window)))
-        .collect();
+    let expected_votes: Vec<_> =
+        rows.windows(LEN).step_by(HOP).map(|window| is_moving(&plain_features(window))).collect();
     assert_eq!(votes, expected_votes);
     assert_eq!(decisions, plain_decisions(&expected_votes));
     let counts = pipeline.counts();
-    assert_eq!(
-        (counts.samples, counts.windows),
-        (rows.len() as u64, votes.len() as u64)
-    );
-    assert_eq!(
-        (counts.lost, counts.sensor_errors, counts.predict_errors),
-        (0, 1, 0)
-    );
+    assert_eq!((counts.samples, counts.windows), (rows.len() as u64, votes.len() as u64));
+    assert_eq!((counts.lost, counts.sensor_errors, counts.predict_errors), (0, 1, 0));
 
     // Whether the person moved is written beside the samples by those who recorded them: 1 to 3 are
     // ways of walking, 4 to 6 rest. Nobody walks without moving; who rests may shift now and then.
@@ -131,18 +111,12 @@ fn a_pipeline_decides_as_a_loop_over_the_whole_recording_does() {
             stirring = (stirring.0 + vote.label, stirring.1 + 1);
         }
     }
-    assert!(
-        stirring.1 > 50 && stirring.0 * 10 < stirring.1,
-        "{stirring:?} of resting windows"
-    );
+    assert!(stirring.1 > 50 && stirring.0 * 10 < stirring.1, "{stirring:?} of resting windows");
 }
 
 /// Label 1, moving, where the accelerometer's deviations of all axes add up to more than 0.4 g.
 fn is_moving(features: &[Features; 6]) -> Vote {
-    let deviation: f32 = features[..3]
-        .iter()
-        .map(|axis| axis.standard_deviation)
-        .sum();
+    let deviation: f32 = features[..3].iter().map(|axis| axis.standard_deviation).sum();
     let moving = deviation * deviation / (deviation * deviation + 0.4 * 0.4);
     Vote::of(&[1.0 - moving, moving]).unwrap()
 }
@@ -172,11 +146,7 @@ fn plain_decisions(votes: &[Vote]) -> Vec<Option<usize>> {
         let present: Option<usize> = decisions.last().copied().flatten();
         let holds = |label: usize| {
             let keeps = present == Some(label);
-            let least = if keeps {
-                RULE.keep_probability
-            } else {
-                RULE.enter_probability
-            };
+            let least = if keeps { RULE.keep_probability } else { RULE.enter_probability };
             let enough = |vote: &Vote| vote.label == label && vote.probability >= least;
             recent.iter().copied().filter(enough).count() >= RULE.votes_needed
         };
@@ -199,20 +169,11 @@ fn recording(test: &str) -> Option<(Vec<Row>, Vec<i32>)> {
     };
     let mut lines = text.lines();
     let header = lines.next().unwrap();
-    assert_eq!(
-        header,
-        format!("{},label", ACCELEROMETER_AND_GYROSCOPE.join(","))
-    );
+    assert_eq!(header, format!("{},label", ACCELEROMETER_AND_GYROSCOPE.join(",")));
     let parse = |line: &str| {
         let (values, label) = line.rsplit_once(',').unwrap();
-        let values: Vec<f32> = values
-            .split(',')
-            .map(|value| value.parse().unwrap())
-            .collect();
-        (
-            Row::try_from(values).unwrap(),
-            label.parse::<i32>().unwrap(),
-        )
+        let values: Vec<f32> = values.split(',').map(|value| value.parse().unwrap()).collect();
+        (Row::try_from(values).unwrap(), label.parse::<i32>().unwrap())
     };
     Some(lines.map(parse).unzip())
 }

@@ -89,10 +89,7 @@ pub(super) const CORTEX_A57: Core = Core {
     name: "Cortex-A57",
     features: &[Feature::Neon],
     f32_macs_per_cycle: derived(4, "two 64-bit vector pipes: one 4-lane FMLA a cycle"),
-    int8_macs_per_cycle: derived(
-        8,
-        "integer multiplies on one pipe: one 8-lane SMLAL a cycle",
-    ),
+    int8_macs_per_cycle: derived(8, "integer multiplies on one pipe: one 8-lane SMLAL a cycle"),
 };
 
 pub(super) const CORTEX_A72: Core = Core {
@@ -100,10 +97,7 @@ pub(super) const CORTEX_A72: Core = Core {
     features: &[Feature::Neon],
     // Often written as 8, which counts the multiplication and the addition apart.
     f32_macs_per_cycle: published(4, "vfpbench on a MT8173C: 15.88 GFLOP/s at 2.0 GHz"),
-    int8_macs_per_cycle: derived(
-        8,
-        "integer multiplies on one pipe: one 8-lane SMLAL a cycle",
-    ),
+    int8_macs_per_cycle: derived(8, "integer multiplies on one pipe: one 8-lane SMLAL a cycle"),
 };
 
 pub(super) const CORTEX_A76: Core = Core {
@@ -138,10 +132,7 @@ pub(super) const GRACEMONT: Core = Core {
     name: "Gracemont",
     features: &[Feature::Avx2, Feature::Fma, Feature::AvxVnni],
     f32_macs_per_cycle: derived(8, "two 128-bit FMA pipes; a 256-bit operation takes both"),
-    int8_macs_per_cycle: estimated(
-        32,
-        "16-product VPDPBUSD on two 128-bit pipes, rate unchecked",
-    ),
+    int8_macs_per_cycle: estimated(32, "16-product VPDPBUSD on two 128-bit pipes, rate unchecked"),
 };
 
 pub(super) const SKYLAKE_SP: Core = Core {

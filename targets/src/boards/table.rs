@@ -64,10 +64,7 @@ pub(super) static BOARDS: [Board; 10] = [
         target_triple: ARM_LINUX,
         core: &CORTEX_A72,
         cores: datasheet(4, PI_BRIEF),
-        clock_mhz: datasheet(
-            1_500,
-            "Raspberry Pi product brief; 1,800 from revision 1.4 on",
-        ),
+        clock_mhz: datasheet(1_500, "Raspberry Pi product brief; 1,800 from revision 1.4 on"),
         ram_bytes: datasheet(4 * GIB, PI_BRIEF),
         ram_usable_bytes: estimated(
             3_600 * MIB,
@@ -109,10 +106,7 @@ pub(super) static BOARDS: [Board; 10] = [
         target_triple: ARM_LINUX,
         core: &CORTEX_A78AE,
         cores: datasheet(6, "NVIDIA Jetson Orin Nano datasheet"),
-        clock_mhz: datasheet(
-            1_500,
-            "NVIDIA Jetson Orin Nano datasheet; 1,700 in the Super mode",
-        ),
+        clock_mhz: datasheet(1_500, "NVIDIA Jetson Orin Nano datasheet; 1,700 in the Super mode"),
         ram_bytes: datasheet(8 * GIB, "NVIDIA Jetson Orin Nano datasheet"),
         ram_usable_bytes: estimated(
             6_700 * MIB,
@@ -129,14 +123,8 @@ pub(super) static BOARDS: [Board; 10] = [
         target_triple: X86_LINUX,
         core: &GRACEMONT,
         cores: datasheet(4, "Intel ARK: Processor N100"),
-        clock_mhz: published(
-            3_387,
-            "sbc-bench on a Radxa X4, all cores, cooled; 3,400 nominal",
-        ),
-        ram_bytes: estimated(
-            8 * GIB,
-            "a common fitting; boards are sold with 4 to 16 GiB",
-        ),
+        clock_mhz: published(3_387, "sbc-bench on a Radxa X4, all cores, cooled; 3,400 nominal"),
+        ram_bytes: estimated(8 * GIB, "a common fitting; boards are sold with 4 to 16 GiB"),
         ram_usable_bytes: estimated(
             7_400 * MIB,
             "MemTotal of 7,717 MiB (sbc-bench on a Radxa X4) less 317 MiB for a resting system",
@@ -151,10 +139,7 @@ pub(super) static BOARDS: [Board; 10] = [
         cores: datasheet(4, "AWS instance types: 4 vCPU, each a core"),
         clock_mhz: published(2_600, "WikiChip: AWS Graviton3"),
         ram_bytes: datasheet(8 * GIB, "AWS instance types"),
-        ram_usable_bytes: estimated(
-            7_400 * MIB,
-            "MemTotal of about 7,700 MiB less a small system",
-        ),
+        ram_usable_bytes: estimated(7_400 * MIB, "MemTotal of about 7,700 MiB less a small system"),
         memory_bytes_per_second: estimated(
             19_200_000_000,
             "4 cores' share of 64 in 307.2 GB/s (8 channels DDR5-4800); more while others idle",
@@ -166,10 +151,7 @@ pub(super) static BOARDS: [Board; 10] = [
         target_triple: X86_LINUX,
         core: &SKYLAKE_SP,
         cores: derived(18, "AWS instance types: 36 vCPU, two to a core"),
-        clock_mhz: estimated(
-            3_400,
-            "AWS: sustained all-core turbo up to 3.4 GHz; less in AVX-512",
-        ),
+        clock_mhz: estimated(3_400, "AWS: sustained all-core turbo up to 3.4 GHz; less in AVX-512"),
         ram_bytes: datasheet(72 * GIB, "AWS instance types"),
         ram_usable_bytes: estimated(69 * GIB, "72 GiB less hypervisor tables and a small system"),
         memory_bytes_per_second: estimated(

@@ -8,11 +8,7 @@ use crate::window::OnGap;
 use core::convert::Infallible;
 use std::{string::ToString, vec, vec::Vec};
 
-const ALL_OF_TWO: Rule = Rule {
-    votes_needed: 2,
-    enter_probability: 0.5,
-    keep_probability: 0.5,
-};
+const ALL_OF_TWO: Rule = Rule { votes_needed: 2, enter_probability: 0.5, keep_probability: 0.5 };
 
 /// A sensor that gives what the list says, one entry a poll.
 struct Script(std::vec::IntoIter<Result<Option<Sample<1>>, &'static str>>);
@@ -35,10 +31,7 @@ fn sign(window: &[[f32; 1]; 2]) -> Result<Vote, &'static str> {
     if last.is_nan() {
         return Err("not a number");
     }
-    Ok(Vote {
-        label: usize::from(last > 0.0),
-        probability: 1.0,
-    })
+    Ok(Vote { label: usize::from(last > 0.0), probability: 1.0 })
 }
 
 type Scripted = Pipeline<Script, fn(&[[f32; 1]; 2]) -> Result<Vote, &'static str>, 1, 2, 1, 2>;
@@ -58,23 +51,15 @@ fn measured(value: f32) -> Result<Option<Sample<1>>, &'static str> {
 
 fn predicted(label: usize, change: Option<(Option<usize>, Option<usize>)>) -> Step {
     Step::Predicted {
-        vote: Vote {
-            label,
-            probability: 1.0,
-        },
+        vote: Vote { label, probability: 1.0 },
         change: change.map(|(from, to)| Change { from, to }),
     }
 }
 
 #[test]
 fn a_step_polls_once_and_goes_as_far_as_the_sample_leads() {
-    let mut pipeline = scripted(vec![
-        measured(1.0),
-        Ok(None),
-        measured(2.0),
-        measured(3.0),
-        measured(-1.0),
-    ]);
+    let mut pipeline =
+        scripted(vec![measured(1.0), Ok(None), measured(2.0), measured(3.0), measured(-1.0)]);
     assert_eq!(pipeline.step(), Ok(Step::Sampled));
     assert_eq!(pipeline.step(), Ok(Step::Idle));
     assert_eq!(pipeline.step(), Ok(predicted(1, None)));
@@ -82,11 +67,7 @@ fn a_step_polls_once_and_goes_as_far_as_the_sample_leads() {
     assert_eq!(pipeline.step(), Ok(predicted(1, Some((None, Some(1))))));
     assert_eq!(pipeline.label(), Some(1));
     assert_eq!(pipeline.step(), Ok(predicted(0, Some((Some(1), None)))));
-    let expected = Counts {
-        samples: 4,
-        windows: 3,
-        ..Counts::default()
-    };
+    let expected = Counts { samples: 4, windows: 3, ..Counts::default() };
     assert_eq!(pipeline.counts(), expected);
 }
 
@@ -109,13 +90,7 @@ fn errors_are_given_out_counted_and_survived() {
     assert_eq!(pipeline.step(), Err(Error::Predict("not a number")));
     // The failed prediction cast no vote: this is the second for label 1.
     assert_eq!(pipeline.step(), Ok(predicted(1, Some((None, Some(1))))));
-    let expected = Counts {
-        samples: 4,
-        lost: 0,
-        windows: 3,
-        sensor_errors: 3,
-        predict_errors: 1,
-    };
+    let expected = Counts { samples: 4, lost: 0, windows: 3, sensor_errors: 3, predict_errors: 1 };
     assert_eq!(pipeline.counts(), expected);
 }
 
@@ -125,10 +100,7 @@ fn losses_of_sensor_and_caller_reset_the_window_and_keep_the_decision() {
         measured(1.0),
         measured(1.0),
         measured(1.0),
-        Ok(Some(Sample {
-            values: [1.0],
-            lost: 3,
-        })),
+        Ok(Some(Sample { values: [1.0], lost: 3 })),
         measured(1.0),
         Ok(None),
         measured(1.0),
@@ -162,11 +134,7 @@ fn reset_forgets_samples_and_votes_and_goes_on_counting() {
     assert_eq!(pipeline.step(), Ok(Step::Sampled));
     assert_eq!(pipeline.step(), Ok(predicted(1, None)));
     assert_eq!(pipeline.step(), Ok(predicted(1, Some((None, Some(1))))));
-    let expected = Counts {
-        samples: 6,
-        windows: 4,
-        ..Counts::default()
-    };
+    let expected = Counts { samples: 6, windows: 4, ..Counts::default() };
     assert_eq!(pipeline.counts(), expected);
 }
 
@@ -196,15 +164,9 @@ fn a_driver_on_a_failing_bus_runs_through_to_a_decision() {
     let sensor = Mpu6050::new(Mock::new(&transactions), Address::Ad0Low, Config::default());
     let upright = |window: &[[f32; 6]; 3]| {
         let up = window.iter().all(|sample| sample[2] == 1.0);
-        Ok::<_, Infallible>(Vote {
-            label: usize::from(up),
-            probability: 1.0,
-        })
+        Ok::<_, Infallible>(Vote { label: usize::from(up), probability: 1.0 })
     };
-    let rule = Rule {
-        votes_needed: 1,
-        ..ALL_OF_TWO
-    };
+    let rule = Rule { votes_needed: 1, ..ALL_OF_TWO };
     let mut pipeline = Pipeline::new(
         sensor,
         Window::<6, 3, 1>::new(OnGap::Hold { at_most: 1 }),
@@ -216,13 +178,7 @@ fn a_driver_on_a_failing_bus_runs_through_to_a_decision() {
     assert_eq!(pipeline.step(), Err(Error::Sensor(SensorError::Bus(nack))));
     // One sample fell to the second error; it is held, so three are together.
     assert_eq!(pipeline.step(), Ok(predicted(1, Some((None, Some(1))))));
-    let expected = Counts {
-        samples: 2,
-        lost: 1,
-        windows: 1,
-        sensor_errors: 2,
-        predict_errors: 0,
-    };
+    let expected = Counts { samples: 2, lost: 1, windows: 1, sensor_errors: 2, predict_errors: 0 };
     assert_eq!(pipeline.counts(), expected);
     pipeline.release().release().done();
 }
@@ -237,8 +193,5 @@ fn a_replay_ends_in_an_error_that_stays() {
     assert_eq!(pipeline.step(), Ok(predicted(1, None)));
     assert_eq!(pipeline.step(), Err(Error::Sensor(Ended)));
     assert_eq!(pipeline.step(), Err(Error::Sensor(Ended)));
-    assert_eq!(
-        Error::<_, Ended>::Sensor(Ended).to_string(),
-        "no sample: the recording has ended"
-    );
+    assert_eq!(Error::<_, Ended>::Sensor(Ended).to_string(), "no sample: the recording has ended");
 }

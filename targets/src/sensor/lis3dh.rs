@@ -86,11 +86,7 @@ pub enum Rate {
 impl<I2C: I2c> Lis3dh<OverI2c<I2C>> {
     /// A driver over I2C that has not yet spoken to its device.
     pub fn over_i2c(i2c: I2C, address: Address, config: Config) -> Self {
-        Self {
-            bus: OverI2c { i2c, address },
-            config,
-            running: false,
-        }
+        Self { bus: OverI2c { i2c, address }, config, running: false }
     }
 
     /// The bus, for other use. The device keeps measuring.
@@ -102,11 +98,7 @@ impl<I2C: I2c> Lis3dh<OverI2c<I2C>> {
 impl<SPI: SpiDevice> Lis3dh<OverSpi<SPI>> {
     /// A driver over SPI that has not yet spoken to its device.
     pub fn over_spi(spi: SPI, config: Config) -> Self {
-        Self {
-            bus: OverSpi { spi },
-            config,
-            running: false,
-        }
+        Self { bus: OverSpi { spi }, config, running: false }
     }
 
     /// The SPI device, for other use. The device keeps measuring.
@@ -126,16 +118,11 @@ impl<B: Registers> Lis3dh<B> {
         let mut found = [0];
         self.bus.read(WHO_AM_I, &mut found)?;
         if found != [IDENTITY] {
-            return Err(Error::WrongDevice {
-                expected: IDENTITY,
-                found: found[0],
-            });
+            return Err(Error::WrongDevice { expected: IDENTITY, found: found[0] });
         }
         self.running = false;
-        self.bus
-            .write(CTRL_REG4, BDU | HR | (self.config.range as u8) << 4)?;
-        self.bus
-            .write(CTRL_REG1, XYZ_EN | (self.config.rate as u8) << 4)?;
+        self.bus.write(CTRL_REG4, BDU | HR | (self.config.range as u8) << 4)?;
+        self.bus.write(CTRL_REG1, XYZ_EN | (self.config.rate as u8) << 4)?;
         Ok(())
     }
 }
@@ -185,10 +172,7 @@ impl Range {
 impl Default for Config {
     /// Human motion: ±4 g, 50 samples a second.
     fn default() -> Self {
-        Self {
-            range: Range::G4,
-            rate: Rate::Hz50,
-        }
+        Self { range: Range::G4, rate: Rate::Hz50 }
     }
 }
 

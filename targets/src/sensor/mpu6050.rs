@@ -125,12 +125,7 @@ pub enum LowPass {
 impl<I2C: I2c> Mpu6050<I2C> {
     /// A driver that has not yet spoken to its device.
     pub fn new(i2c: I2C, address: Address, config: Config) -> Self {
-        Self {
-            i2c,
-            address,
-            config,
-            lost: 0,
-        }
+        Self { i2c, address, config, lost: 0 }
     }
 
     /// Checks the device's identity, wakes it and configures it. The gyroscope settles within 30 ms;
@@ -142,10 +137,7 @@ impl<I2C: I2c> Mpu6050<I2C> {
     pub fn start(&mut self) -> Result<(), Error<I2C::Error>> {
         let [found] = self.read(WHO_AM_I)?;
         if found != IDENTITY {
-            return Err(Error::WrongDevice {
-                expected: IDENTITY,
-                found,
-            });
+            return Err(Error::WrongDevice { expected: IDENTITY, found });
         }
         self.lost = 0;
         for (register, value) in [
@@ -169,8 +161,7 @@ impl<I2C: I2c> Mpu6050<I2C> {
 
     fn read<const N: usize>(&mut self, register: u8) -> Result<[u8; N], I2C::Error> {
         let mut bytes = [0; N];
-        self.i2c
-            .write_read(self.address as u8, &[register], &mut bytes)?;
+        self.i2c.write_read(self.address as u8, &[register], &mut bytes)?;
         Ok(bytes)
     }
 }
@@ -193,10 +184,7 @@ impl<I2C: I2c> Sensor<6> for Mpu6050<I2C> {
         let rad_s = |index| f32::from(word(index)) * self.config.rotation.rad_s_per_step();
         // Word 3 is the temperature.
         let values = [g(0), g(1), g(2), rad_s(4), rad_s(5), rad_s(6)];
-        Ok(Some(Sample {
-            values,
-            lost: core::mem::take(&mut self.lost),
-        }))
+        Ok(Some(Sample { values, lost: core::mem::take(&mut self.lost) }))
     }
 
     fn channels(&self) -> [&'static str; 6] {

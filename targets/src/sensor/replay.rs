@@ -32,10 +32,7 @@ impl<I: Iterator, const CHANNELS: usize> Replay<I, CHANNELS> {
         samples: impl IntoIterator<IntoIter = I>,
         channels: [&'static str; CHANNELS],
     ) -> Self {
-        Self {
-            samples: samples.into_iter(),
-            channels,
-        }
+        Self { samples: samples.into_iter(), channels }
     }
 }
 
@@ -46,10 +43,7 @@ where
     type Error = Ended;
 
     fn sample(&mut self) -> Result<Option<Sample<CHANNELS>>, Ended> {
-        self.samples
-            .next()
-            .map(|sample| Some(sample.into()))
-            .ok_or(Ended)
+        self.samples.next().map(|sample| Some(sample.into())).ok_or(Ended)
     }
 
     fn channels(&self) -> [&'static str; CHANNELS] {

@@ -51,11 +51,7 @@ impl<I2C: I2c> Registers for OverI2c<I2C> {
 
     fn read(&mut self, first: u8, bytes: &mut [u8]) -> Result<(), Self::Error> {
         const INCREMENT: u8 = 1 << 7; // section 6.1.1
-        let first = if bytes.len() > 1 {
-            first | INCREMENT
-        } else {
-            first
-        };
+        let first = if bytes.len() > 1 { first | INCREMENT } else { first };
         self.i2c.write_read(self.address as u8, &[first], bytes)
     }
 
@@ -70,13 +66,8 @@ impl<SPI: SpiDevice> Registers for OverSpi<SPI> {
     fn read(&mut self, first: u8, bytes: &mut [u8]) -> Result<(), Self::Error> {
         const READ: u8 = 1 << 7; // section 6.2.1
         const INCREMENT: u8 = 1 << 6;
-        let first = if bytes.len() > 1 {
-            first | INCREMENT
-        } else {
-            first
-        };
-        self.spi
-            .transaction(&mut [Operation::Write(&[READ | first]), Operation::Read(bytes)])
+        let first = if bytes.len() > 1 { first | INCREMENT } else { first };
+        self.spi.transaction(&mut [Operation::Write(&[READ | first]), Operation::Read(bytes)])
     }
 
     fn write(&mut self, register: u8, value: u8) -> Result<(), Self::Error> {

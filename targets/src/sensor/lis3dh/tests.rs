@@ -28,18 +28,12 @@ fn exchange(sent: &[u8], received: &[u8]) -> Vec<mock_spi::Transaction<u8>> {
 
 /// 12-bit values, left-justified, low byte first.
 fn data(steps: [i16; 3]) -> Vec<u8> {
-    steps
-        .into_iter()
-        .flat_map(|steps| (steps << 4).to_le_bytes())
-        .collect()
+    steps.into_iter().flat_map(|steps| (steps << 4).to_le_bytes()).collect()
 }
 
 #[test]
 fn starting_over_i2c_checks_the_identity_then_configures() {
-    let config = Config {
-        range: Range::G8,
-        rate: Rate::Hz100,
-    };
+    let config = Config { range: Range::G8, rate: Rate::Hz100 };
     let mut sensor = over_i2c(
         config,
         &[
@@ -69,23 +63,11 @@ fn starting_over_spi_sets_the_read_bit_only_to_read() {
 fn another_device_is_refused_before_anything_is_written() {
     for found in [0x32, 0x00, 0xff] {
         let mut sensor = over_i2c(Config::default(), &[read(0x0f, &[found])]);
-        assert_eq!(
-            sensor.start(),
-            Err(Error::WrongDevice {
-                expected: 0x33,
-                found
-            })
-        );
+        assert_eq!(sensor.start(), Err(Error::WrongDevice { expected: 0x33, found }));
         sensor.release().done();
         let spi = mock_spi::Mock::new(&exchange(&[0x8f], &[found]));
         let mut sensor = Lis3dh::over_spi(spi, Config::default());
-        assert_eq!(
-            sensor.start(),
-            Err(Error::WrongDevice {
-                expected: 0x33,
-                found
-            })
-        );
+        assert_eq!(sensor.start(), Err(Error::WrongDevice { expected: 0x33, found }));
         sensor.release().done();
     }
 }
@@ -93,32 +75,14 @@ fn another_device_is_refused_before_anything_is_written() {
 #[test]
 fn samples_are_in_g_on_every_range() {
     // Sensitivity by table 4 of the datasheet, in mg a step.
-    for (range, mg) in [
-        (Range::G2, 1.0),
-        (Range::G4, 2.0),
-        (Range::G8, 4.0),
-        (Range::G16, 12.0),
-    ] {
-        let config = Config {
-            range,
-            rate: Rate::Hz50,
-        };
-        let transactions = [
-            read(0x27, &[0x0f]),
-            read(0xa8, &data([1_000, -2_048, 2_047])),
-        ];
+    for (range, mg) in [(Range::G2, 1.0), (Range::G4, 2.0), (Range::G8, 4.0), (Range::G16, 12.0)] {
+        let config = Config { range, rate: Rate::Hz50 };
+        let transactions = [read(0x27, &[0x0f]), read(0xa8, &data([1_000, -2_048, 2_047]))];
         let mut sensor = over_i2c(config, &transactions);
         let sample = sensor.sample().unwrap().unwrap();
         sensor.release().done();
         let expected = [mg, -2_048.0 * mg / 1_000.0, 2_047.0 * mg / 1_000.0];
-        assert_eq!(
-            sample,
-            Sample {
-                values: expected,
-                lost: 0
-            },
-            "{range:?}"
-        );
+        assert_eq!(sample, Sample { values: expected, lost: 0 }, "{range:?}");
     }
 }
 
@@ -126,16 +90,10 @@ fn samples_are_in_g_on_every_range() {
 fn the_unused_low_bits_do_not_count() {
     let bytes = [0x1f, 0x00, 0xff, 0xff, 0x0f, 0x00];
     let mut sensor = over_i2c(
-        Config {
-            range: Range::G2,
-            ..Config::default()
-        },
+        Config { range: Range::G2, ..Config::default() },
         &[read(0x27, &[8]), read(0xa8, &bytes)],
     );
-    assert_eq!(
-        sensor.sample().unwrap().unwrap().values,
-        [0.001, -0.001, 0.0]
-    );
+    assert_eq!(sensor.sample().unwrap().unwrap().values, [0.001, -0.001, 0.0]);
     sensor.release().done();
 }
 
@@ -170,12 +128,7 @@ fn an_overrun_is_a_loss_except_before_the_first_sample() {
             zero,
         ],
     );
-    let sample = |lost| {
-        Ok(Some(Sample {
-            values: [0.0; 3],
-            lost,
-        }))
-    };
+    let sample = |lost| Ok(Some(Sample { values: [0.0; 3], lost }));
     assert_eq!(sensor.sample(), sample(0));
     assert_eq!(sensor.sample(), sample(1));
     assert_eq!(sensor.sample(), sample(0));
@@ -197,12 +150,6 @@ fn errors_of_an_spi_bus_come_through_typed() {
         }
     }
     let mut sensor = Lis3dh::over_spi(Broken, Config::default());
-    assert_eq!(
-        sensor.start(),
-        Err(Error::Bus(spi::ErrorKind::ChipSelectFault))
-    );
-    assert_eq!(
-        sensor.sample(),
-        Err(Error::Bus(spi::ErrorKind::ChipSelectFault))
-    );
+    assert_eq!(sensor.start(), Err(Error::Bus(spi::ErrorKind::ChipSelectFault)));
+    assert_eq!(sensor.sample(), Err(Error::Bus(spi::ErrorKind::ChipSelectFault)));
 }

@@ -52,13 +52,7 @@ fn starting_checks_the_identity_then_wakes_and_configures() {
 fn another_device_is_refused_before_anything_is_written() {
     for found in [0x70, 0x71, 0x00, 0xff] {
         let mut sensor = driver(Config::default(), &[read(0x75, &[found])]);
-        assert_eq!(
-            sensor.start(),
-            Err(Error::WrongDevice {
-                expected: 0x68,
-                found
-            })
-        );
+        assert_eq!(sensor.start(), Err(Error::WrongDevice { expected: 0x68, found }));
         sensor.release().done();
     }
 }
@@ -66,22 +60,12 @@ fn another_device_is_refused_before_anything_is_written() {
 #[test]
 fn the_other_address_still_holds_the_same_identity() {
     let mut transactions = vec![Transaction::write_read(0x69, vec![0x75], vec![0x68])];
-    for (register, value) in [
-        (0x6b, 1),
-        (0x6c, 0),
-        (0x19, 19),
-        (0x1a, 4),
-        (0x1b, 8),
-        (0x1c, 8),
-        (0x38, 1),
-    ] {
+    for (register, value) in
+        [(0x6b, 1), (0x6c, 0), (0x19, 19), (0x1a, 4), (0x1b, 8), (0x1c, 8), (0x38, 1)]
+    {
         transactions.push(Transaction::write(0x69, vec![register, value]));
     }
-    let mut sensor = Mpu6050::new(
-        Mock::new(&transactions),
-        Address::Ad0High,
-        Config::default(),
-    );
+    let mut sensor = Mpu6050::new(Mock::new(&transactions), Address::Ad0High, Config::default());
     assert_eq!(sensor.start(), Ok(()));
     sensor.release().done();
 }
@@ -120,11 +104,7 @@ fn samples_are_in_g_and_radians_a_second() {
         (AccelerationRange::G16, RotationRange::Deg2000, 2_048, 16.4),
     ];
     for (acceleration, rotation, one_g, steps_per_deg_s) in ranges {
-        let config = Config {
-            acceleration,
-            rotation,
-            ..Config::default()
-        };
+        let config = Config { acceleration, rotation, ..Config::default() };
         let words = [one_g, -one_g, one_g / 2, 1_234, 1_640, -1_640, i16::MIN];
         let mut sensor = driver(config, &[read(0x3a, &[0x01]), read(0x3b, &burst(words))]);
         let Sample { values, lost } = sensor.sample().unwrap().unwrap();
@@ -136,20 +116,14 @@ fn samples_are_in_g_and_radians_a_second() {
             // Four roundings to f32 of half a unit in the last place each.
             let tolerance = exact.abs() * 4.0 * f64::from(f32::EPSILON / 2.0);
             let error = (f64::from(*value) - exact).abs();
-            assert!(
-                error <= tolerance,
-                "{rotation:?}, {word}: {value} is not {exact}"
-            );
+            assert!(error <= tolerance, "{rotation:?}, {word}: {value} is not {exact}");
         }
     }
 }
 
 #[test]
 fn no_data_ready_is_no_sample_and_no_burst() {
-    let mut sensor = driver(
-        Config::default(),
-        &[read(0x3a, &[0x00]), read(0x3a, &[0xfe])],
-    );
+    let mut sensor = driver(Config::default(), &[read(0x3a, &[0x00]), read(0x3a, &[0xfe])]);
     assert_eq!(sensor.sample(), Ok(None));
     assert_eq!(sensor.sample(), Ok(None));
     sensor.release().done();
@@ -175,19 +149,7 @@ fn a_burst_that_fails_after_data_ready_is_one_lost_sample() {
     assert_eq!(sensor.sample(), Err(Error::Bus(NACK)));
     assert_eq!(sensor.sample(), Err(Error::Bus(ErrorKind::ArbitrationLoss)));
     assert_eq!(sensor.sample(), Err(Error::Bus(NACK)));
-    assert_eq!(
-        sensor.sample(),
-        Ok(Some(Sample {
-            values: [0.0; 6],
-            lost: 2
-        }))
-    );
-    assert_eq!(
-        sensor.sample(),
-        Ok(Some(Sample {
-            values: [0.0; 6],
-            lost: 0
-        }))
-    );
+    assert_eq!(sensor.sample(), Ok(Some(Sample { values: [0.0; 6], lost: 2 })));
+    assert_eq!(sensor.sample(), Ok(Some(Sample { values: [0.0; 6], lost: 0 })));
     sensor.release().done();
 }
