@@ -152,7 +152,9 @@ const FEWEST: usize = 20;
 
 fn seconds(text: &str) -> Result<Duration, String> {
     let number = text.parse::<f64>().ok().filter(|seconds| (0.0..=86_400.0).contains(seconds));
-    number.map(Duration::from_secs_f64).ok_or_else(|| "give seconds, up to a day: 3 or 0.5".to_owned())
+    number
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| "give seconds, up to a day: 3 or 0.5".to_owned())
 }
 
 fn milliseconds(time: Duration) -> f64 {

@@ -40,7 +40,9 @@ impl Check {
         let model = self.model.display();
         let text = match &findings[..] {
             [] => format!("`{model}` runs{place}\n"),
-            findings => format!("`{model}` does not run{place}:\n  - {}\n", findings.join("\n  - ")),
+            findings => {
+                format!("`{model}` does not run{place}:\n  - {}\n", findings.join("\n  - "))
+            }
         };
         let runs = findings.is_empty();
         output.result(&text, &json!({ "runs": runs, "findings": findings }))?;

@@ -43,7 +43,10 @@ impl Plan {
         let budget = self.ram.or(on_board);
         let plans = self.plans()?;
         let Some(plan) = plans.first() else {
-            bail!("`--seq` leaves no sequence length that `{}` was packed for", self.file.display());
+            bail!(
+                "`--seq` leaves no sequence length that `{}` was packed for",
+                self.file.display()
+            );
         };
         let refusal = match budget.unwrap_or(Budget::UNLIMITED).admit(&plans) {
             Ok(()) => None,
@@ -98,7 +101,8 @@ fn parts(plans: &[plan::Plan]) -> String {
     let row = |name: &str, cell: &dyn Fn(&plan::Plan) -> String| {
         std::iter::once(name.to_owned()).chain(plans.iter().map(cell)).collect::<Vec<_>>()
     };
-    let bytes = |name: &str, part: fn(&plan::Plan) -> u64| row(name, &|plan| Size(part(plan)).to_string());
+    let bytes =
+        |name: &str, part: fn(&plan::Plan) -> u64| row(name, &|plan| Size(part(plan)).to_string());
     let mut rows = vec![
         bytes("weights", |plan| plan.weights_bytes),
         bytes("activations", |plan| plan.activations_bytes),
@@ -107,7 +111,8 @@ fn parts(plans: &[plan::Plan]) -> String {
         bytes("peak", plan::Plan::peak_bytes),
     ];
     if plans.iter().any(|plan| plan.sequence.is_some()) {
-        let tokens = |plan: &plan::Plan| plan.sequence.map_or(String::new(), |tokens| tokens.to_string());
+        let tokens =
+            |plan: &plan::Plan| plan.sequence.map_or(String::new(), |tokens| tokens.to_string());
         rows.insert(0, row("tokens", &tokens));
     }
     table(&rows)

@@ -76,7 +76,8 @@ impl Run {
         }
         let mut documents = Vec::new();
         for (index, line) in stdin.lines().enumerate() {
-            let text = line.map_err(|error| anyhow::anyhow!("stdin line {}: {error}", index + 1))?;
+            let text =
+                line.map_err(|error| anyhow::anyhow!("stdin line {}: {error}", index + 1))?;
             let prediction = session.predict(&text)?;
             if output.is_json() {
                 documents.push(self.document(&prediction));
@@ -105,7 +106,8 @@ impl Run {
         for (index, (name, tensor)) in outputs.iter().enumerate() {
             let file = files.get(index).map(|path| path.display().to_string());
             let to = file.as_ref().map(|file| format!(" -> {file}")).unwrap_or_default();
-            text += &format!("{name} {} {:?}{to}{}\n", tensor.dtype(), tensor.shape(), first(tensor));
+            text +=
+                &format!("{name} {} {:?}{to}{}\n", tensor.dtype(), tensor.shape(), first(tensor));
             documents.push(json!({
                 "name": name,
                 "dtype": tensor.dtype().name(),
@@ -157,8 +159,11 @@ fn named_file(text: &str) -> Result<(String, PathBuf), String> {
 }
 
 fn inputs_wanted(session: &Session) -> String {
-    let inputs: Vec<String> =
-        session.inputs().iter().map(|input| format!("\n  --input {}=FILE.npy ({input})", input.name)).collect();
+    let inputs: Vec<String> = session
+        .inputs()
+        .iter()
+        .map(|input| format!("\n  --input {}=FILE.npy ({input})", input.name))
+        .collect();
     format!("this model takes tensors, not text; give:{}", inputs.concat())
 }
 

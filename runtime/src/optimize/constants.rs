@@ -69,3 +69,26 @@ fn rename(node: &mut Node, renamed: &BTreeMap<String, String>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::pattern::by_hand::{after, graph};
+    use super::*;
+
+    #[test]
+    fn constants_and_identities_disappear_but_outputs_keep_their_names() {
+        let two = Attribute::Float(2.0);
+        let nodes = vec![
+            Node::new("Constant", &[], &["two"]).with("value_float", two),
+            Node::new("Identity", &["x"], &["same"]),
+            Node::new("Dropout", &["same"], &["kept"]),
+            Node::new("Mul", &["kept", "two"], &["product"]),
+            Node::new("Identity", &["product"], &["y"]),
+        ];
+        let (operators, graph) = after(run, graph(nodes, vec![]));
+        assert_eq!(operators, ["Mul", "Identity"]);
+        assert_eq!(graph.nodes[0].inputs, ["x", "two"]);
+        assert_eq!(graph.initializers["two"].to_f32(), Some(vec![2.0]));
+        assert_eq!(graph.outputs[0].name, "y");
+    }
+}

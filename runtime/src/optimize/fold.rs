@@ -63,3 +63,36 @@ fn alone(view: &View, node: &Node) -> Option<Graph> {
         ..Graph::default()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::pattern::by_hand::{after, graph, scalar};
+    use super::*;
+    use crate::graph::Attribute;
+
+    #[test]
+    fn what_depends_on_constants_alone_is_computed_once() {
+        let nodes = vec![
+            Node::new("Transpose", &["w"], &["wt"]).with("perm", Attribute::Ints(vec![1, 0])),
+            Node::new("Mul", &["wt", "half"], &["scaled"]),
+            Node::new("MatMul", &["x", "scaled"], &["y"]),
+        ];
+        let weight = Tensor::from_f32(&[2, 2], &[1.0, 2.0, 3.0, 4.0]);
+        let (operators, graph) =
+            after(run, graph(nodes, vec![("w", weight), ("half", scalar(0.5))]));
+        assert_eq!(operators, ["MatMul"]);
+        assert_eq!(graph.initializers["scaled"].to_f32(), Some(vec![0.5, 1.5, 1.0, 2.0]));
+    }
+
+    #[test]
+    fn a_constant_that_would_swell_the_file_stays_an_operator() {
+        let nodes = vec![
+            Node::new("Expand", &["zero", "shape"], &["large"]),
+            Node::new("Add", &["x", "large"], &["y"]),
+        ];
+        let shape = Tensor::from_i64(&[2], &[1024, 1024]);
+        let (operators, _) =
+            after(run, graph(nodes, vec![("zero", scalar(0.0)), ("shape", shape)]));
+        assert_eq!(operators, ["Expand", "Add"]);
+    }
+}

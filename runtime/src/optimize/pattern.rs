@@ -169,3 +169,50 @@ impl<'a> View<'a> {
             .map(|input| input.name.clone())
     }
 }
+
+/// Small graphs by hand, for the tests of the passes.
+#[cfg(test)]
+pub(super) mod by_hand {
+    use super::*;
+    use crate::graph::Dim;
+
+    /// A graph over `input_ids` and `attention_mask`, i64 `[batch, sequence]`, and `x`, f32
+    /// `[batch, sequence, 2]`, of which it keeps those that its nodes read. Output: the last value.
+    pub(crate) fn graph(nodes: Vec<Node>, constants: Vec<(&str, Tensor)>) -> Graph {
+        let [batch, sequence] = ["batch", "sequence"].map(|name| Dim::Symbol(name.to_owned()));
+        let tokens = [batch.clone(), sequence.clone()];
+        let mut graph = Graph {
+            name: "by hand".to_owned(),
+            opsets: BTreeMap::from([(String::new(), 17)]),
+            inputs: vec![
+                ValueSpec::new("input_ids", DType::I64, &tokens),
+                ValueSpec::new("attention_mask", DType::I64, &tokens),
+                ValueSpec::new("x", DType::F32, &[batch, sequence, Dim::Fixed(2)]),
+            ],
+            outputs: vec![ValueSpec::new(nodes[nodes.len() - 1].output(), DType::F32, &[])],
+            nodes,
+            initializers: constants.into_iter().map(|(n, t)| (n.to_owned(), t)).collect(),
+            metadata: BTreeMap::new(),
+        };
+        let read: Vec<bool> = graph.inputs.iter().map(|i| graph.uses(&i.name) > 0).collect();
+        let mut read = read.into_iter();
+        graph.inputs.retain(|_| read.next().unwrap_or(false));
+        graph.validate().expect("a graph by hand is sound");
+        graph
+    }
+
+    /// The operators that are left after `run` and a sweep, and the graph.
+    pub(crate) fn after(
+        run: fn(&mut Graph) -> Result<usize>,
+        mut graph: Graph,
+    ) -> (Vec<String>, Graph) {
+        run(&mut graph).expect("the pass runs");
+        graph.remove_dead();
+        graph.validate().expect("a pass leaves a sound graph");
+        (graph.nodes.iter().map(|node| node.op.clone()).collect(), graph)
+    }
+
+    pub(crate) fn scalar(value: f32) -> Tensor {
+        Tensor::from_f32(&[], &[value])
+    }
+}
