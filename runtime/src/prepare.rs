@@ -47,7 +47,7 @@ pub fn read(path: &Path) -> Result<Graph> {
 /// [`Error::Unsupported`] where int8 is asked for and our kernels do not cover the graph.
 pub fn prepare(graph: &Graph, precision: Precision) -> Result<Prepared> {
     let mut fused = graph.clone();
-    let passes = optimize::optimize(&mut fused)?;
+    let passes = optimize::optimize(&mut fused);
     let lowered = quantize::quantize(&mut fused, precision).and_then(|()| {
         let image = bundle::image(&parts(&fused, precision, &[]));
         Program::lower(&Bundle::from_image(&image)?, &fused)

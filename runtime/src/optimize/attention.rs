@@ -9,13 +9,12 @@
 //! Refused: a bias that is not "0 where the mask is 1, at most -1000 where it is 0" - checked by
 //! computing it for an example mask -, heads of unequal widths, and cross-attention.
 
-use crate::error::Result;
 use crate::graph::{Attribute, Graph, Node};
 use crate::optimize::pattern::{Rewrite, View, rewrite_all};
 use crate::tensor::Tensor;
 
-pub(super) fn run(graph: &mut Graph) -> Result<usize> {
-    rewrite_all(graph, |view, index| Ok(find(view, index)))
+pub(super) fn run(graph: &mut Graph) -> usize {
+    rewrite_all(graph, find)
 }
 
 /// A linear layer seen through the reshape and transpose into heads.

@@ -5,11 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::error::Result;
 use crate::graph::{Attribute, Graph, Node};
 use crate::tensor::Tensor;
 
-pub(super) fn run(graph: &mut Graph) -> Result<usize> {
+pub(super) fn run(graph: &mut Graph) -> usize {
     let before = graph.nodes.len();
     let mut renamed: BTreeMap<String, String> = BTreeMap::new();
     let mut kept = Vec::with_capacity(before);
@@ -25,7 +24,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<usize> {
         }
     }
     graph.nodes = kept;
-    Ok(before - graph.nodes.len())
+    before - graph.nodes.len()
 }
 
 fn constant(node: &Node) -> Option<Tensor> {

@@ -6,13 +6,12 @@
 //! found by computing them for two different texts of five tokens. Refused: positions that are not
 //! consecutive rows of a constant table, and token types that the caller gives.
 
-use crate::error::Result;
 use crate::graph::{Graph, Node};
 use crate::optimize::pattern::{Rewrite, View, rewrite_all};
 use crate::tensor::{DType, Tensor};
 
-pub(super) fn run(graph: &mut Graph) -> Result<usize> {
-    rewrite_all(graph, |view, index| Ok(find(view, index)))
+pub(super) fn run(graph: &mut Graph) -> usize {
+    rewrite_all(graph, find)
 }
 
 fn find(view: &View, index: usize) -> Option<Rewrite> {

@@ -5,15 +5,14 @@
 //! Refused: a linear layer whose plain result something else reads too, and a residual that is
 //! constant or is no output of a node or input of the graph.
 
-use crate::error::Result;
 use crate::graph::{Attribute, Graph, Node};
 use crate::optimize::pattern::{Rewrite, View, rewrite_all};
 
-pub(super) fn run(graph: &mut Graph) -> Result<usize> {
-    let activations = rewrite_all(graph, |view, index| Ok(activation(view, index)))?;
+pub(super) fn run(graph: &mut Graph) -> usize {
+    let activations = rewrite_all(graph, activation);
     graph.remove_dead();
-    let residuals = rewrite_all(graph, |view, index| Ok(residual(view, index)))?;
-    Ok(activations + residuals)
+    let residuals = rewrite_all(graph, residual);
+    activations + residuals
 }
 
 fn activation(view: &View, index: usize) -> Option<Rewrite> {

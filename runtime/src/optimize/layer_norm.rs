@@ -4,12 +4,11 @@
 //! Refused: another axis than the last, a γ or β that is no constant, a square that is neither
 //! `Pow 2` nor a product with itself.
 
-use crate::error::Result;
 use crate::graph::{Attribute, Graph, Node};
 use crate::optimize::pattern::{Rewrite, View, rewrite_all};
 
-pub(super) fn run(graph: &mut Graph) -> Result<usize> {
-    rewrite_all(graph, |view, index| Ok(find(view, index)))
+pub(super) fn run(graph: &mut Graph) -> usize {
+    rewrite_all(graph, find)
 }
 
 fn find(view: &View, index: usize) -> Option<Rewrite> {

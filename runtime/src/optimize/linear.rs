@@ -5,16 +5,15 @@
 //! type than f32, `Gemm` with factors or a transposed `A`, a bias that is not as wide as the
 //! output.
 
-use crate::error::Result;
 use crate::graph::{Graph, Node};
 use crate::optimize::pattern::{Rewrite, View, rewrite_all};
 use crate::tensor::{DType, Tensor};
 
-pub(super) fn run(graph: &mut Graph) -> Result<usize> {
-    let biased = rewrite_all(graph, |view, index| Ok(with_bias(view, index)))?;
+pub(super) fn run(graph: &mut Graph) -> usize {
+    let biased = rewrite_all(graph, with_bias);
     graph.remove_dead();
-    let plain = rewrite_all(graph, |view, index| Ok(without_bias(view, index)))?;
-    Ok(biased + plain)
+    let plain = rewrite_all(graph, without_bias);
+    biased + plain
 }
 
 fn with_bias(view: &View, index: usize) -> Option<Rewrite> {

@@ -5,17 +5,16 @@
 //! Refused: a mask factor or divisor that does not compute to `1, 0, 1` and `2` for the example mask
 //! `1, 0, 1`.
 
-use crate::error::Result;
 use crate::graph::{Graph, Node};
 use crate::optimize::pattern::{Rewrite, View, rewrite_all};
 use crate::tensor::Tensor;
 
-pub(super) fn run(graph: &mut Graph) -> Result<usize> {
+pub(super) fn run(graph: &mut Graph) -> usize {
     let pooled = rewrite_all(graph, |view, index| {
-        Ok(mean_pool(view, index).or_else(|| first_token(view, index)))
-    })?;
-    let normalized = rewrite_all(graph, |view, index| Ok(l2_normalize(view, index)))?;
-    Ok(pooled + normalized)
+        mean_pool(view, index).or_else(|| first_token(view, index))
+    });
+    let normalized = rewrite_all(graph, l2_normalize);
+    pooled + normalized
 }
 
 /// `ReduceSum(hidden · mask, tokens) / max(ReduceSum(mask, tokens), tiny)`.
