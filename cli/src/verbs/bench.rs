@@ -11,8 +11,9 @@ use dram_runtime::Session;
 use dram_runtime::plan::Size;
 use serde::Serialize;
 
-use crate::arguments::Limits;
+use crate::arguments::{Limits, mapped_bytes};
 use crate::output::{Output, table};
+use crate::verbs::takes_text;
 use crate::{ALLOCATOR, Answer, process};
 
 /// Measure cold start, latency, memory and the share of int8 work
@@ -99,7 +100,7 @@ impl Bench {
             cpu_ms: milliseconds(cpu) / times.len() as f64,
             cold_start_ms,
             peak_rss_bytes: process::peak_rss_bytes(),
-            peak_heap_bytes: ALLOCATOR.peak_bytes() + session.mapped_bytes(),
+            peak_heap_bytes: ALLOCATOR.peak_bytes() + mapped_bytes(&self.file)?,
             planned_peak_bytes: session.plan().peak_bytes(),
             int8_mac_share: session.work(seq.unwrap_or_default()).int8_mac_share(),
             threads: self.limits.threads.get(),
@@ -137,7 +138,7 @@ impl Bench {
 
     fn answer_once(&self, output: &Output) -> Result<Answer> {
         let session = self.limits.open(&self.file)?;
-        if session.takes_text() {
+        if takes_text(&session) {
             session.predict(FIRST_TEXT)?;
         } else {
             session.run(&session.example(session.plan().sequence.unwrap_or_default()))?;

@@ -1,17 +1,18 @@
 //! `dram check`: every reason why a model will not run, all at once.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
 use dram_runtime::Budget;
-use dram_runtime::plan::{self, Size};
+use dram_runtime::plan::Size;
 use serde_json::json;
 
 use crate::Answer;
-use crate::arguments::ONE;
 use crate::output::Output;
 use crate::verbs::boards;
+use crate::verbs::plan::plans;
 
 /// List every operator that will not run, all at once
 #[derive(Debug, Args)]
@@ -27,11 +28,12 @@ pub(crate) struct Check {
 impl Check {
     pub(crate) fn call(&self, output: &Output) -> Result<Answer> {
         let board = self.board.as_deref().map(boards::named).transpose()?;
-        let mut findings = dram_runtime::check::check(&self.model)?;
+        let mut findings = dram_runtime::inspect::check(&self.model)?;
         // A model that does not load has no plan.
         if let (Some(board), true) = (board, findings.is_empty()) {
             let usable = board.ram_usable_bytes.value;
-            let admitted = Budget::bytes(usable).admit(&plan::of(&self.model, ONE)?);
+            let admitted =
+                Budget::bytes(usable).admit(&plans(&self.model, NonZeroUsize::MIN, None)?);
             findings.extend(admitted.err().map(|refusal| format!("{}: {refusal}", board.name)));
         }
         let place = board.map_or(String::new(), |board| {

@@ -1,12 +1,12 @@
 //! `dram plan`: peak RAM by part, known before anything is loaded.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 use dram_runtime::plan::{self, Size};
-use dram_runtime::{Budget, Error};
+use dram_runtime::{Budget, Error, Options, Session};
 use serde_json::json;
 
 use crate::Answer;
@@ -41,6 +41,7 @@ impl Plan {
         let board = self.board.as_deref().map(boards::named).transpose()?;
         let on_board = board.map(|board| Budget::bytes(board.ram_usable_bytes.value));
         let budget = self.ram.or(on_board);
+<<<<<<< HEAD
         let plans = self.plans()?;
         let Some(plan) = plans.first() else {
             bail!(
@@ -48,6 +49,10 @@ impl Plan {
                 self.file.display()
             );
         };
+=======
+        let plans = plans(&self.file, self.threads, self.seq.map(NonZeroUsize::get))?;
+        let plan = plans[0];
+>>>>>>> cli
         let refusal = match budget.unwrap_or(Budget::UNLIMITED).admit(&plans) {
             Ok(()) => None,
             Err(refusal @ Error::OverBudget(_)) => Some(refusal.to_string()),
@@ -87,13 +92,26 @@ impl Plan {
         )?;
         Ok(if refusal.is_none() { Answer::Yes } else { Answer::No })
     }
+}
 
-    /// The model's plans for sequences of at most `--seq`, longest first.
-    fn plans(&self) -> Result<Vec<plan::Plan>> {
-        let cap = self.seq.map_or(usize::MAX, NonZeroUsize::get);
-        let within = |plan: &plan::Plan| plan.sequence.is_none_or(|sequence| sequence <= cap);
-        Ok(plan::of(&self.file, self.threads)?.into_iter().filter(within).collect())
+/// What the model at `path` needs for sequences of at most `longest` tokens, and for each shorter
+/// length that it was packed for; the longest first. Never empty.
+///
+/// # Errors
+/// Those of [`Session::open`].
+pub(crate) fn plans(
+    path: &Path,
+    threads: NonZeroUsize,
+    longest: Option<usize>,
+) -> dram_runtime::Result<Vec<plan::Plan>> {
+    let open = |sequence| Session::open(path, &Options { threads, sequence, ..Options::default() });
+    let session = open(longest)?;
+    let mut plans = vec![*session.plan()];
+    let longest = session.plan().sequence.unwrap_or(0);
+    for &shorter in session.manifest().sequences.iter().rev().filter(|&&length| length < longest) {
+        plans.push(*open(Some(shorter))?.plan());
     }
+    Ok(plans)
 }
 
 /// A row for each part, a column for each sequence length.

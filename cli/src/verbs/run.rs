@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::Answer;
 use crate::arguments::Limits;
 use crate::output::{Output, table};
+use crate::verbs::takes_text;
 
 /// Predict: labels or an embedding for a text, tensors for tensors
 #[derive(Debug, Args)]
@@ -46,7 +47,7 @@ impl Run {
         let session = self.limits.open(&self.file)?;
         match &self.text[..] {
             _ if !self.input.is_empty() => self.tensors(&session, output)?,
-            [] if !session.takes_text() => bail!(inputs_wanted(&session)),
+            [] if !takes_text(&session) => bail!(inputs_wanted(&session)),
             [] => self.lines(&session, output)?,
             texts => self.texts(&session, texts, output)?,
         }
@@ -132,7 +133,6 @@ impl Run {
                 let numbers: Vec<String> = vector.iter().map(f32::to_string).collect();
                 format!("  {}\n", numbers.join(" "))
             }
-            _ => unreachable!("a text gives labels or an embedding"),
         }
     }
 
@@ -144,7 +144,6 @@ impl Run {
                 .map(|it| json!({ "label": it.label, "probability": it.probability }))
                 .collect(),
             Prediction::Embedding(vector) => json!({ "embedding": vector }),
-            _ => unreachable!("a text gives labels or an embedding"),
         }
     }
 }
