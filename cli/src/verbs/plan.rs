@@ -41,18 +41,8 @@ impl Plan {
         let board = self.board.as_deref().map(boards::named).transpose()?;
         let on_board = board.map(|board| Budget::bytes(board.ram_usable_bytes.value));
         let budget = self.ram.or(on_board);
-<<<<<<< HEAD
-        let plans = self.plans()?;
-        let Some(plan) = plans.first() else {
-            bail!(
-                "`--seq` leaves no sequence length that `{}` was packed for",
-                self.file.display()
-            );
-        };
-=======
         let plans = plans(&self.file, self.threads, self.seq.map(NonZeroUsize::get))?;
         let plan = plans[0];
->>>>>>> cli
         let refusal = match budget.unwrap_or(Budget::UNLIMITED).admit(&plans) {
             Ok(()) => None,
             Err(refusal @ Error::OverBudget(_)) => Some(refusal.to_string()),
