@@ -1,0 +1,12 @@
+//! One file a verb: its flags, its call into the libraries, its two forms of output.
+
+pub(crate) mod bench;
+pub(crate) mod boards;
+pub(crate) mod check;
+pub(crate) mod distill;
+pub(crate) mod doctor;
+pub(crate) mod eval;
+pub(crate) mod inspect;
+pub(crate) mod pack;
+pub(crate) mod plan;
+pub(crate) mod run;

@@ -1,0 +1,46 @@
+//! Distils a recipe and prints a line a pass: `distill RECIPE.toml FOLDER [--resume]`.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use dram_models::{Error, Progress, Recipe, Resume, distill};
+
+fn main() -> Result<(), Error> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [recipe, folder, rest @ ..] = &arguments[..] else {
+        eprintln!("usage: distill RECIPE.toml FOLDER [--resume]");
+        std::process::exit(2);
+    };
+    let resume = match rest {
+        [flag] if flag == "--resume" => Resume::Yes,
+        _ => Resume::No,
+    };
+    let recipe = Recipe::load(Path::new(recipe))?;
+    let report = distill(&recipe, Path::new(folder), resume, &mut |progress| {
+        print(progress);
+        ControlFlow::Continue(())
+    })?;
+    println!("{}", report.to_markdown());
+    Ok(())
+}
+
+fn print(progress: Progress) {
+    match progress {
+        Progress::Step { stage, epoch, epochs, step, steps, loss, seconds_left } => {
+            if step % 20 == 0 {
+                let stage = stage.name();
+                eprintln!(
+                    "{stage} {epoch}/{epochs} {step}/{steps} loss {loss:.4}, {seconds_left:.0} s left"
+                );
+            }
+        }
+        Progress::Epoch { stage, epoch, epochs, loss, accuracy, seconds_left } => {
+            let (stage, accuracy) = (stage.name(), 100.0 * accuracy);
+            println!(
+                "{stage} {epoch}/{epochs}: loss {loss:.4}, accuracy {accuracy:.2} %, {seconds_left:.0} s left"
+            );
+        }
+        Progress::Reused { stage } => println!("{}: found finished", stage.name()),
+        _ => {}
+    }
+}

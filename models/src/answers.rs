@@ -1,0 +1,143 @@
+//! What an encoder says about examples, and how right it is.
+
+use std::ops::ControlFlow;
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+use crate::batches::Examples;
+use crate::encoder::Encoder;
+use crate::weights::{self, Array};
+
+/// Examples that are asked about at once.
+const BATCH: usize = 64;
+
+/// Logits `[examples, labels]` and sentence embeddings `[examples, hidden]`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Answers {
+    pub(crate) logits: Array,
+    pub(crate) embeddings: Array,
+}
+
+/// How right a set of answers is.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Accuracy {
+    /// Share of the examples whose highest logit is their label's, in `[0, 1]`.
+    pub accuracy: f64,
+    /// Mean over the labels of the harmonic mean of precision and recall, in `[0, 1]`; a label
+    /// that is neither given nor due counts as 0.
+    pub macro_f1: f64,
+}
+
+/// The answers of `encoder`, which must be on the plain CPU device, about all of `examples`;
+/// `None` where `each`, called with the number of batches done and of all, says stop.
+pub(crate) fn ask(
+    encoder: &Encoder,
+    examples: &Examples,
+    each: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+) -> Option<Answers> {
+    let device = Device::flex();
+    let batches = examples.by_length(BATCH);
+    let (mut logits, mut embeddings) = (Vec::new(), Vec::new());
+    for (done, rows) in batches.iter().enumerate() {
+        let said = encoder.forward(&examples.batch(rows), &device);
+        logits.push(array(said.logits));
+        embeddings.push(array(said.embeddings));
+        if each(done + 1, batches.len()).is_break() {
+            return None;
+        }
+    }
+    let order = batches.concat();
+    Some(Answers { logits: restore(&logits, &order), embeddings: restore(&embeddings, &order) })
+}
+
+impl Answers {
+    /// How right they are, where example `row` has the label `labels[row]`.
+    pub(crate) fn accuracy(&self, labels: &[usize]) -> Accuracy {
+        let classes = self.logits.shape[1];
+        let predicted: Vec<usize> = self.logits.values.chunks(classes).map(highest).collect();
+        accuracy(&predicted, labels, classes)
+    }
+
+    /// The tensors of these answers under `prefix`, for a file.
+    pub(crate) fn tensors<'a>(
+        &'a self,
+        prefix: &str,
+    ) -> [(String, safetensors::tensor::TensorView<'a>); 2] {
+        [
+            (format!("{prefix}embeddings"), weights::view(&self.embeddings)),
+            (format!("{prefix}logits"), weights::view(&self.logits)),
+        ]
+    }
+
+    /// The inverse of [`Answers::tensors`]; `None` where `bytes` are no such file.
+    pub(crate) fn from_file(bytes: &[u8], prefix: &str) -> Option<Answers> {
+        let mut arrays = weights::arrays(bytes, prefix).ok()?;
+        Some(Answers { logits: arrays.remove("logits")?, embeddings: arrays.remove("embeddings")? })
+    }
+}
+
+fn accuracy(predicted: &[usize], labels: &[usize], classes: usize) -> Accuracy {
+    let (mut right, mut given, mut due) = (vec![0; classes], vec![0; classes], vec![0; classes]);
+    for (&predicted, &label) in predicted.iter().zip(labels) {
+        given[predicted] += 1;
+        due[label] += 1;
+        right[label] += usize::from(predicted == label);
+    }
+    let f1 = |class: usize| {
+        let both: usize = given[class] + due[class];
+        if both == 0 { 0.0 } else { 2.0 * right[class] as f64 / both as f64 }
+    };
+    Accuracy {
+        accuracy: right.iter().sum::<usize>() as f64 / labels.len().max(1) as f64,
+        macro_f1: (0..classes).map(f1).sum::<f64>() / classes.max(1) as f64,
+    }
+}
+
+/// The position of the highest value; the first of several.
+fn highest(logits: &[f32]) -> usize {
+    let mut best = 0;
+    for (class, logit) in logits.iter().enumerate() {
+        if *logit > logits[best] {
+            best = class;
+        }
+    }
+    best
+}
+
+fn array(tensor: burn::tensor::Tensor<2>) -> Array {
+    let shape = tensor.dims().to_vec();
+    Array { shape, values: tensor.into_data().try_to_vec().expect("answers are f32") }
+}
+
+/// Rows that came in `order` put back into the order of the examples.
+fn restore(parts: &[Array], order: &[usize]) -> Array {
+    let width = parts.first().map_or(0, |part| part.shape[1]);
+    let mut values = vec![0.0; order.len() * width];
+    let rows = parts.iter().flat_map(|part| part.values.chunks(width));
+    for (row, &place) in rows.zip(order) {
+        values[place * width..(place + 1) * width].copy_from_slice(row);
+    }
+    Array { shape: vec![order.len(), width], values }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn macro_f1_weighs_labels_equally() {
+        // Label 0: precision 2/3, recall 1, F1 4/5. Label 1: precision 1, recall 1/2, F1 2/3.
+        // Label 2: never given nor due.
+        let figures = accuracy(&[0, 0, 0, 1], &[0, 0, 1, 1], 3);
+        assert!((figures.accuracy - 0.75).abs() < 1e-12);
+        assert!((figures.macro_f1 - (4.0 / 5.0 + 2.0 / 3.0) / 3.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn rows_return_to_their_places() {
+        let part = |values: &[f32]| Array { shape: vec![values.len(), 1], values: values.to_vec() };
+        let restored = restore(&[part(&[2.0, 0.0]), part(&[1.0])], &[2, 0, 1]);
+        assert_eq!(restored.values, [0.0, 1.0, 2.0]);
+    }
+}

@@ -1,0 +1,107 @@
+//! Rows of token ids, gathered into padded batches of similar length.
+
+use crate::seed::Random;
+
+/// Tokenized examples: ids from `[CLS]` to `[SEP]`, and the index of each label.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Examples {
+    pub(crate) rows: Vec<Vec<u32>>,
+    pub(crate) labels: Vec<usize>,
+}
+
+/// Examples side by side, padded on the right to the longest.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Batch {
+    /// Which examples, in order.
+    pub(crate) rows: Vec<usize>,
+    /// `[rows, tokens]`; padding is id 0, and masked.
+    pub(crate) ids: Vec<i64>,
+    /// `[rows, tokens]`: 1 for a token, 0 for padding.
+    pub(crate) mask: Vec<f32>,
+    /// Tokens a row.
+    pub(crate) tokens: usize,
+}
+
+impl Examples {
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Tokens of all examples together.
+    pub(crate) fn tokens(&self) -> usize {
+        self.rows.iter().map(Vec::len).sum()
+    }
+
+    /// The examples `rows` as a batch.
+    pub(crate) fn batch(&self, rows: &[usize]) -> Batch {
+        let tokens = rows.iter().map(|&row| self.rows[row].len()).max().unwrap_or(0);
+        let (mut ids, mut mask) = (Vec::new(), Vec::new());
+        for &row in rows {
+            let row = &self.rows[row];
+            let padding = tokens - row.len();
+            ids.extend(row.iter().map(|&id| i64::from(id)));
+            ids.extend(std::iter::repeat_n(0, padding));
+            mask.extend(std::iter::repeat_n(1.0, row.len()));
+            mask.extend(std::iter::repeat_n(0.0, padding));
+        }
+        Batch { rows: rows.to_vec(), ids, mask, tokens }
+    }
+
+    /// All examples from short to long, `size` at a time: the least padding, for evaluation.
+    pub(crate) fn by_length(&self, size: usize) -> Vec<Vec<usize>> {
+        let mut order: Vec<usize> = (0..self.len()).collect();
+        order.sort_by_key(|&row| self.rows[row].len());
+        order.chunks(size).map(<[usize]>::to_vec).collect()
+    }
+
+    /// All examples in random order, `size` at a time. Neighbours in the order are sorted by
+    /// length, sixteen batches' worth at a time: little padding, yet every batch is another draw
+    /// in every epoch.
+    pub(crate) fn shuffled(&self, size: usize, random: &mut Random) -> Vec<Vec<usize>> {
+        let mut order: Vec<usize> = (0..self.len()).collect();
+        random.shuffle(&mut order);
+        for neighbours in order.chunks_mut(size * 16) {
+            neighbours.sort_by_key(|&row| self.rows[row].len());
+        }
+        let mut batches: Vec<_> = order.chunks(size).map(<[usize]>::to_vec).collect();
+        random.shuffle(&mut batches);
+        batches
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn examples(lengths: &[usize]) -> Examples {
+        let rows = lengths.iter().map(|&length| vec![7; length]).collect();
+        Examples { rows, labels: vec![0; lengths.len()] }
+    }
+
+    #[test]
+    fn short_rows_are_padded_and_masked() {
+        let batch = examples(&[2, 9, 3]).batch(&[2, 0]);
+        assert_eq!(batch.tokens, 3);
+        assert_eq!(batch.ids, [7, 7, 7, 7, 7, 0]);
+        assert_eq!(batch.mask, [1.0, 1.0, 1.0, 1.0, 1.0, 0.0]);
+    }
+
+    #[test]
+    fn every_example_is_in_exactly_one_batch() {
+        let examples = examples(&[3; 101]);
+        let orders = [examples.shuffled(8, &mut Random::new(1)), examples.by_length(8)];
+        for batches in orders {
+            let mut rows: Vec<usize> = batches.concat();
+            rows.sort_unstable();
+            assert_eq!(rows, (0..101).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn the_order_depends_on_the_seed_alone() {
+        let examples = examples(&[3; 50]);
+        let order = |seed| examples.shuffled(4, &mut Random::new(seed));
+        assert_eq!(order(5), order(5));
+        assert_ne!(order(5), order(6));
+    }
+}

@@ -1,0 +1,125 @@
+//! What can go wrong between a recipe and a student, with the place, the fact and the next step.
+
+use std::path::{Path, PathBuf};
+
+/// Anything that keeps a recipe from becoming a student.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be read or written.
+    #[error("cannot {action} `{}`: {source}", path.display())]
+    Io {
+        /// What was attempted: "read", "write" ...
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+
+    /// The recipe is no TOML, or has a field that is missing, unknown or of the wrong type.
+    #[error("recipe `{}`: {reason}", path.display())]
+    Recipe {
+        /// The recipe file.
+        path: PathBuf,
+        /// Line, field and the fields allowed there.
+        reason: String,
+    },
+
+    /// A value of the recipe lies outside its range.
+    #[error("recipe `{}`: `{field}` is {got}, expected {expected}", path.display())]
+    RecipeValue {
+        /// The recipe file.
+        path: PathBuf,
+        /// The field, with the tables around it.
+        field: &'static str,
+        /// What it may be.
+        expected: String,
+        /// What it is.
+        got: String,
+    },
+
+    /// The teacher's folder does not hold a teacher.
+    #[error("no teacher in `{}`: {reason}; run `models/fetch.sh`, or set `teacher.folder`", folder.display())]
+    NoTeacher {
+        /// The folder that the recipe names.
+        folder: PathBuf,
+        /// The file that is missing.
+        reason: String,
+    },
+
+    /// The teacher is there, but it is no encoder that can be distilled here.
+    #[error("teacher `{}`: expected {expected}, got {got}", path.display())]
+    Teacher {
+        /// The checkpoint or its configuration.
+        path: PathBuf,
+        /// What can be distilled.
+        expected: String,
+        /// What the file says.
+        got: String,
+    },
+
+    /// A data file does not read as labelled texts.
+    #[error("`{}` line {line}: expected {expected}, got {got}", path.display())]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// Line, counted from 1.
+        line: usize,
+        /// What should stand there.
+        expected: String,
+        /// What stands there.
+        got: String,
+    },
+
+    /// The teacher's tokenizer cannot be used or cut.
+    #[error("tokenizer: {reason}; distillation needs a BERT WordPiece `tokenizer.json`")]
+    Tokenizer {
+        /// What is wrong.
+        reason: String,
+    },
+
+    /// A checkpoint cannot be continued from.
+    #[error("checkpoint `{}`: {reason}; leave out `--resume` to start afresh", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// The loss is no number any more.
+    #[error(
+        "the loss of the {stage} became {loss} in epoch {epoch}; lower `learning_rate` or `clip_norm`"
+    )]
+    Diverged {
+        /// Which training.
+        stage: &'static str,
+        /// Epoch, counted from 1.
+        epoch: usize,
+        /// The loss.
+        loss: f32,
+    },
+
+    /// The caller asked to stop; everything so far is on disk.
+    #[error("stopped; `{}` holds everything so far, `--resume` continues from it", checkpoint.display())]
+    Interrupted {
+        /// What a resumed run reads.
+        checkpoint: PathBuf,
+    },
+
+    /// The exported student is not the student that was trained.
+    #[error("the exported student differs from the trained one: {0}")]
+    Export(String),
+}
+
+impl Error {
+    /// For `map_err`: what was being done to `path`.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.to_owned();
+        move |source| Error::Io { action, path, source }
+    }
+}
+
+/// The result of everything that can fail in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,68 @@
+//! What a training minimizes. All are means over the batch.
+
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Int, Tensor};
+
+/// Cross-entropy of `logits` `[batch, labels]` with the label indices `labels` `[batch, 1]`.
+pub(crate) fn hard(logits: Tensor<2>, labels: Tensor<2, Int>) -> Tensor<1> {
+    log_softmax(logits, 1).gather(1, labels).mean().neg()
+}
+
+/// Divergence of the student's softened distribution from the teacher's, both `[batch, labels]`:
+/// `T^2 KL(teacher || student)`. The factor keeps the size of the gradients when the temperature
+/// changes (Hinton, Vinyals and Dean 2015, section 2).
+pub(crate) fn soft(student: Tensor<2>, teacher: Tensor<2>, temperature: f64) -> Tensor<1> {
+    let rows = student.dims()[0] as f64;
+    let student = log_softmax(student.div_scalar(temperature), 1);
+    let teacher = log_softmax(teacher.div_scalar(temperature), 1);
+    let divergence = teacher.clone().exp() * (teacher - student);
+    divergence.sum().mul_scalar(temperature * temperature / rows)
+}
+
+/// Squared distance between embeddings `[batch, hidden]`, relative to the teacher's squared length:
+/// 0 where they agree, 1 where the student says nothing.
+pub(crate) fn embedding(student: Tensor<2>, teacher: Tensor<2>) -> Tensor<1> {
+    let distance = (student - teacher.clone()).square().sum_dim(1);
+    (distance / teacher.square().sum_dim(1).add_scalar(1e-12)).mean()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+
+    fn value(loss: Tensor<1>) -> f32 {
+        loss.into_scalar()
+    }
+
+    // Worked by hand with p = (1/4, 3/4): logits (0, ln 3).
+    const LN_3: f32 = 1.098_612_3;
+
+    #[test]
+    fn hard_is_the_negative_log_of_the_labels_probability() {
+        let device = Device::flex();
+        let logits = Tensor::<2>::from_data([[0.0, LN_3], [0.0, LN_3]], &device);
+        let labels = Tensor::<2, Int>::from_data([[0], [1]], &device);
+        // (ln 4 + ln 4/3) / 2
+        assert!((value(hard(logits, labels)) - 0.836_988).abs() < 1e-6);
+    }
+
+    #[test]
+    fn soft_is_the_scaled_divergence() {
+        let device = Device::flex();
+        let teacher = Tensor::<2>::from_data([[0.0, 2.0 * LN_3]], &device);
+        let student = Tensor::<2>::from_data([[0.0, 0.0]], &device);
+        // At T = 2: 4 (1/4 ln(1/2) + 3/4 ln(3/2)) = 4 * 0.130812
+        assert!((value(soft(student, teacher.clone(), 2.0)) - 0.523_248).abs() < 1e-6);
+        assert!(value(soft(teacher.clone(), teacher, 2.0)).abs() < 1e-6);
+    }
+
+    #[test]
+    fn embedding_is_relative_to_the_teachers_length() {
+        let device = Device::flex();
+        let teacher = Tensor::<2>::from_data([[3.0, 4.0], [0.0, 2.0]], &device);
+        let student = Tensor::<2>::from_data([[0.0, 0.0], [0.0, 1.0]], &device);
+        // (25/25 + 1/4) / 2
+        assert!((value(embedding(student, teacher)) - 0.625).abs() < 1e-6);
+    }
+}

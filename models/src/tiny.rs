@@ -1,0 +1,184 @@
+//! A teacher, data and a recipe of a size that trains in a second, for tests.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use crate::recipe::Recipe;
+use crate::seed::Random;
+use crate::weights::{Architecture, Array, Weights, serialize, view};
+
+/// Five labels, and a word that gives each away.
+const LABELS: [(&str, &str); 5] = [
+    ("alarm", "wake"),
+    ("music", "song"),
+    ("news", "paper"),
+    ("time", "clock"),
+    ("weather", "rain"),
+];
+
+/// A WordPiece tokenizer of 66 pieces: five special tokens, an unused slot, a Cyrillic letter, the
+/// Latin letters alone and as continuations, and a few words.
+pub(crate) fn tokenizer() -> Vec<u8> {
+    let letters: Vec<String> = ('a'..='z').flat_map(|c| [c.into(), format!("##{c}")]).collect();
+    let special = ["[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "я"];
+    let words = ["the", "play", "##ing", "song", "rain", "##er", "clock"];
+    let letters = letters.iter().map(String::as_str);
+    let pieces = special.into_iter().chain(letters).chain(words);
+    let vocabulary: Map<String, Value> =
+        pieces.enumerate().map(|(id, piece)| (piece.to_owned(), json!(id))).collect();
+    let added = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(|name| {
+        json!({"id": vocabulary[name], "content": name, "special": true, "single_word": false,
+            "lstrip": false, "rstrip": false, "normalized": false})
+    });
+    let special = |name: &str| json!({"id": name, "ids": [vocabulary[name]], "tokens": [name]});
+    let part = |name: &str| json!({"SpecialToken": {"id": name, "type_id": 0}});
+    let text = json!({"Sequence": {"id": "A", "type_id": 0}});
+    let json = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+        "normalizer": {"type": "BertNormalizer", "clean_text": true,
+            "handle_chinese_chars": true, "strip_accents": null, "lowercase": true},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {"type": "TemplateProcessing",
+            "single": [part("[CLS]"), text, part("[SEP]")], "pair": [text],
+            "special_tokens": {"[CLS]": special("[CLS]"), "[SEP]": special("[SEP]")}},
+        "decoder": null,
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100, "vocab": vocabulary},
+    });
+    serde_json::to_vec(&json).expect("JSON")
+}
+
+/// Random weights of moderate size: gains near 1, everything else near 0.
+pub(crate) fn weights(architecture: Architecture, seed: u64) -> Weights {
+    let arrays = architecture.layout().into_iter().map(|(name, shape)| {
+        let mut random = Random::named(seed, &name, 0);
+        let gain = if name.ends_with("gamma") { 1.0 } else { 0.0 };
+        let values = (0..shape.iter().product()).map(|_| gain + 0.2 * random.normal()).collect();
+        (name, Array { shape, values })
+    });
+    Weights::new(architecture, arrays.collect()).expect("its own layout")
+}
+
+/// Writes a teacher of three layers and a recipe into `folder`; returns the recipe's path.
+pub(crate) fn workplace(folder: &Path) -> PathBuf {
+    let architecture = Architecture {
+        vocabulary: 66,
+        positions: 32,
+        hidden: 16,
+        heads: 2,
+        layers: 3,
+        feed_forward: 32,
+        labels: 5,
+    };
+    let write = |name: &str, bytes: &[u8]| {
+        std::fs::write(folder.join(name), bytes).expect("a writable folder");
+    };
+    write("model.safetensors", &checkpoint(&weights(architecture, 1)));
+    write("tokenizer.json", &tokenizer());
+    write("config.json", CONFIG.as_bytes());
+    write("train.tsv", texts(20).as_bytes());
+    write("val.tsv", texts(4).as_bytes());
+    write("recipe.toml", RECIPE.as_bytes());
+    folder.join("recipe.toml")
+}
+
+/// The recipe of a [`workplace`].
+pub(crate) fn recipe(folder: &Path) -> Recipe {
+    Recipe::load(&workplace(folder)).expect("a good recipe")
+}
+
+/// `weights` as Hugging Face stores a BERT: linear layers `[output, input]`, token types apart.
+fn checkpoint(weights: &Weights) -> Vec<u8> {
+    let types = Array { shape: vec![2, 16], values: vec![0.0; 32] };
+    let mut arrays = vec![("embeddings.token_type_embeddings.weight".to_owned(), types)];
+    for (name, array) in weights.arrays() {
+        let Some(published) = published(name) else { continue };
+        let linear = name.starts_with("layers.") && name.ends_with("weight");
+        arrays.push((published, if linear { array.transposed() } else { array.clone() }));
+    }
+    let tensors = arrays.iter().map(|(name, array)| (name.clone(), view(array)));
+    serialize(tensors, "format", "pt".to_owned())
+}
+
+fn published(name: &str) -> Option<String> {
+    let name = name.replace("gamma", "weight").replace("beta", "bias");
+    let Some(rest) = name.strip_prefix("layers.") else {
+        return match name.as_str() {
+            "words.weight" => Some("embeddings.word_embeddings.weight".to_owned()),
+            "positions.weight" => Some("embeddings.position_embeddings.weight".to_owned()),
+            _ => name.strip_prefix("norm.").map(|kind| format!("embeddings.LayerNorm.{kind}")),
+        };
+    };
+    let (layer, rest) = rest.split_once('.')?;
+    let (part, kind) = rest.split_once('.')?;
+    let part = match part {
+        "attended" => "attention.output.dense".to_owned(),
+        "attention_norm" => "attention.output.LayerNorm".to_owned(),
+        "expand" => "intermediate.dense".to_owned(),
+        "contract" => "output.dense".to_owned(),
+        "feed_forward_norm" => "output.LayerNorm".to_owned(),
+        projection => format!("attention.self.{projection}"),
+    };
+    Some(format!("encoder.layer.{layer}.{part}.{kind}"))
+}
+
+/// `each` examples of every label, as TSV.
+fn texts(each: usize) -> String {
+    let fillers = ["the", "play the", "a", "my", "in the"];
+    let line = |number: usize| {
+        let (label, word) = LABELS[number % LABELS.len()];
+        format!("{} {word}\t{label}\n", fillers[number / LABELS.len() % fillers.len()])
+    };
+    let lines = (0..each * LABELS.len()).map(line);
+    std::iter::once("text\tlabel\n".to_owned()).chain(lines).collect()
+}
+
+const CONFIG: &str = r#"{
+    "model_type": "bert", "hidden_act": "gelu", "hidden_size": 16, "intermediate_size": 32,
+    "layer_norm_eps": 1e-12, "max_position_embeddings": 32, "num_attention_heads": 2,
+    "num_hidden_layers": 3, "vocab_size": 66
+}"#;
+
+const RECIPE: &str = r#"
+name = "tiny"
+seed = 3
+max_tokens = 12
+
+[teacher]
+folder = "."
+licence = "none"
+
+[teacher.training]
+epochs = 8
+batch = 16
+learning_rate = 1e-2
+warmup = 0.1
+weight_decay = 0.01
+clip_norm = 1.0
+
+[data]
+train = "train.tsv"
+validation = "val.tsv"
+licence = "none"
+
+[student]
+layers = [0, 2]
+feed_forward = 24
+vocabulary = 200
+positions = 16
+
+[student.training]
+epochs = 8
+batch = 16
+learning_rate = 1e-2
+warmup = 0.1
+weight_decay = 0.01
+clip_norm = 1.0
+
+[losses]
+temperature = 2.0
+soft = 1.0
+hard = 0.5
+embedding = 1.0
+"#;

@@ -1,0 +1,138 @@
+//! A graph and what belongs to it as one file, whole or not at all.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+use super::read::digest;
+use super::{ALIGNMENT, DIGEST, HEADER_BYTES, MAGIC, VERSION};
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::manifest::{Extent, Manifest, Task, TensorEntry};
+use crate::quantize::Precision;
+
+/// What goes into a bundle.
+#[derive(Clone, Debug)]
+pub struct Parts<'a> {
+    /// The optimized graph in its stored form, with its constants.
+    pub graph: &'a Graph,
+    /// What its outputs mean.
+    pub task: Task,
+    /// The numbers it is stored in.
+    pub precision: Precision,
+    /// Planned sequence lengths, ascending; empty where the shapes are fixed.
+    pub sequences: &'a [usize],
+    /// One a column of the output, for [`Task::Classify`].
+    pub labels: &'a [String],
+    /// The text of `tokenizer.json`.
+    pub tokenizer: Option<&'a [u8]>,
+    /// What was measured while packing.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// Writes the bundle to `path`: into a temporary file beside it, flushed to the disk, then renamed.
+///
+/// # Errors
+/// [`Error::Io`]; `path` is then as it was before.
+pub fn write(path: &Path, parts: &Parts) -> Result<()> {
+    let bytes = image(parts);
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}.partial", std::process::id()));
+    let temporary = Path::new(&temporary);
+    let written = std::fs::File::create(temporary)
+        .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
+        .map_err(Error::io("write", path))
+        .and_then(|()| std::fs::rename(temporary, path).map_err(Error::io("write", path)));
+    if written.is_err() {
+        // The first error is the one to report; a leftover is named `.partial`.
+        let _ = std::fs::remove_file(temporary);
+    }
+    written
+}
+
+/// The bytes of the bundle, the same for the same parts.
+pub fn image(parts: &Parts) -> Vec<u8> {
+    let graph_bytes =
+        Graph { metadata: BTreeMap::new(), ..parts.graph.clone_without_initializers() }.to_onnx();
+    let mut manifest = Manifest {
+        name: parts.graph.name.clone(),
+        task: parts.task,
+        precision: parts.precision,
+        sequences: parts.sequences.to_vec(),
+        labels: parts.labels.to_vec(),
+        lineage: parts.graph.metadata.clone(),
+        metrics: parts.metrics.clone(),
+        graph: Extent { offset: 0, bytes: graph_bytes.len() as u64 },
+        tokenizer: parts.tokenizer.map(|text| Extent { offset: 0, bytes: text.len() as u64 }),
+        tensors: in_order_of_use(parts.graph),
+    };
+    let text = settle(&mut manifest);
+    let mut bytes = Vec::new();
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
+    bytes.resize(HEADER_BYTES, 0);
+    bytes.extend_from_slice(&text);
+    let mut section = |content: &[u8]| {
+        bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
+        bytes.extend_from_slice(content);
+    };
+    section(&graph_bytes);
+    parts.tokenizer.into_iter().for_each(&mut section);
+    for entry in &manifest.tensors {
+        section(parts.graph.initializers[&entry.name].bytes());
+    }
+    let file_bytes = bytes.len() as u64;
+    bytes[16..24].copy_from_slice(&file_bytes.to_le_bytes());
+    let digest = digest(&bytes);
+    bytes[DIGEST].copy_from_slice(&digest);
+    bytes
+}
+
+/// The graph's constants in the order in which nodes read them, so that a cold start reads the file
+/// forwards.
+fn in_order_of_use(graph: &Graph) -> Vec<TensorEntry> {
+    let mut entries: Vec<TensorEntry> = Vec::new();
+    let read = graph.nodes.iter().flat_map(|node| &node.inputs);
+    // Constants that only a subgraph reads, or an output names, come last.
+    for name in read.chain(graph.initializers.keys()) {
+        let known = entries.iter().any(|entry| entry.name == *name);
+        if let (Some(tensor), false) = (graph.initializers.get(name), known) {
+            entries.push(TensorEntry {
+                name: name.clone(),
+                dtype: tensor.dtype(),
+                shape: tensor.shape().to_vec(),
+                offset: 0,
+                bytes: tensor.bytes().len() as u64,
+            });
+        }
+    }
+    entries
+}
+
+/// Gives every section its offset and returns the manifest's text. Offsets are part of the text and
+/// depend on its length, so this repeats until the length stands still.
+fn settle(manifest: &mut Manifest) -> Vec<u8> {
+    let mut text = Vec::new();
+    loop {
+        let mut end = (HEADER_BYTES + text.len()) as u64;
+        let mut place = |bytes: u64| {
+            let offset = end.next_multiple_of(ALIGNMENT as u64);
+            end = offset + bytes;
+            offset
+        };
+        manifest.graph.offset = place(manifest.graph.bytes);
+        if let Some(tokenizer) = &mut manifest.tokenizer {
+            tokenizer.offset = place(tokenizer.bytes);
+        }
+        for tensor in &mut manifest.tensors {
+            tensor.offset = place(tensor.bytes);
+        }
+        let next =
+            serde_json::to_vec(&manifest).expect("a manifest holds only strings and numbers");
+        if next.len() == text.len() {
+            return next;
+        }
+        text = next;
+    }
+}

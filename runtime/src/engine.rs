@@ -1,0 +1,188 @@
+//! tract, seen from the rest of this crate: which operators it knows, and whole graphs or parts
+//! of graphs compiled for concrete shapes.
+//!
+//! Only this module and `onnx` name tract.
+
+use std::sync::Arc;
+
+use tract_core::internal::Cost;
+use tract_onnx::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::graph::{DRAM_DOMAIN, Graph, Node};
+use crate::tensor::{self, DType};
+
+/// Element type and concrete shape of a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fact {
+    pub(crate) dtype: DType,
+    pub(crate) shape: Vec<usize>,
+}
+
+/// A graph compiled by tract for concrete input shapes.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    name: String,
+    plan: Arc<RunnableModel<TypedFact, Box<dyn TypedOp>>>,
+}
+
+impl Compiled {
+    /// Compiles `graph` for inputs of exactly these types and shapes, in the order of its inputs.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] with tract's report.
+    pub(crate) fn new(graph: &Graph, inputs: &[Fact]) -> Result<Compiled> {
+        let doing = || format!("preparing `{}` for {}", graph.name, list(graph, inputs));
+        let model = typed(graph, inputs).map_err(Error::engine(doing()))?;
+        let optimized = model.into_optimized().map_err(Error::engine(doing()))?;
+        let plan = optimized.into_runnable().map_err(Error::engine(doing()))?;
+        Ok(Compiled { name: graph.name.clone(), plan })
+    }
+
+    /// Runs it once.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] with tract's report.
+    pub(crate) fn run(&self, inputs: &[tensor::Tensor]) -> Result<Vec<tensor::Tensor>> {
+        let values = inputs.iter().map(|input| to_tract(input).map(Tensor::into_tvalue));
+        values
+            .collect::<TractResult<TVec<TValue>>>()
+            .and_then(|values| self.plan.run(values))
+            .and_then(|outputs| outputs.iter().map(|output| from_tract(output)).collect())
+            .map_err(Error::engine(format!("running `{}`", self.name)))
+    }
+
+    /// Multiply-accumulates of one run, as tract counts them.
+    pub(crate) fn multiply_accumulates(&self) -> u64 {
+        let model = self.plan.model();
+        let node_cost = |node: &TypedNode| -> u64 {
+            let facts = model.node_input_facts(node.id).unwrap_or_default();
+            let costs = node.op.cost(&facts).unwrap_or_default();
+            let macs = costs.iter().filter(|(cost, _)| matches!(cost, Cost::FMA(_)));
+            macs.filter_map(|(_, count)| count.to_i64().ok()).sum::<i64>() as u64
+        };
+        model.nodes().iter().map(node_cost).sum()
+    }
+
+    /// Bytes of constants that tract keeps, and of everything live at the widest moment.
+    pub(crate) fn memory(&self) -> (u64, u64) {
+        let model = self.plan.model();
+        let bytes = |fact: &TypedFact| fact.mem_size().to_i64().unwrap_or(0) as u64;
+        let constants = model.nodes().iter().flat_map(|node| &node.outputs);
+        let constants = constants.filter_map(|o| o.fact.konst.as_ref());
+        let constants: usize = constants.map(|k| k.len() * k.datum_type().size_of()).sum();
+        let live = tract_core::model::memory::eval_tmp_memory_usage(
+            model,
+            self.plan.order_without_consts(),
+            |node| !node.op_is::<tract_core::ops::konst::Const>(),
+        );
+        let live = live.unwrap_or_default().iter().filter_map(|(_, dim)| dim.to_i64().ok()).max();
+        let everything =
+            || model.nodes().iter().flat_map(|n| &n.outputs).map(|o| bytes(&o.fact)).sum();
+        (constants as u64, live.map_or_else(everything, |live| live as u64))
+    }
+}
+
+/// Runs `graph` once on `inputs`, compiled for their shapes.
+///
+/// # Errors
+/// [`Error::Engine`] with tract's report.
+pub(crate) fn evaluate(graph: &Graph, inputs: &[tensor::Tensor]) -> Result<Vec<tensor::Tensor>> {
+    let fact =
+        |input: &tensor::Tensor| Fact { dtype: input.dtype(), shape: input.shape().to_vec() };
+    let facts: Vec<Fact> = inputs.iter().map(fact).collect();
+    Compiled::new(graph, &facts)?.run(inputs)
+}
+
+/// One line for every node that neither tract nor this crate can run, subgraphs included.
+pub(crate) fn unsupported(graph: &Graph) -> Vec<String> {
+    let onnx = tract_onnx::onnx();
+    let known = |node: &Node| {
+        (node.is_onnx() && onnx.op_register.0.contains_key(&node.op)) || node.domain == DRAM_DOMAIN
+    };
+    let mut findings = Vec::new();
+    for node in &graph.nodes {
+        if !known(node) {
+            let opset =
+                graph.opsets.get(&node.domain).map_or(String::new(), |v| format!(", opset {v}"));
+            let domain = if node.is_onnx() { "ai.onnx" } else { &node.domain };
+            findings.push(format!(
+                "operator `{}` (domain {domain}{opset}) at node `{}`: not available; export the \
+                 model without it, or express it with basic operators",
+                node.op,
+                if node.name.is_empty() { node.output() } else { &node.name },
+            ));
+        }
+        findings.extend(node.subgraphs().flat_map(unsupported));
+    }
+    findings
+}
+
+fn typed(graph: &Graph, inputs: &[Fact]) -> TractResult<TypedModel> {
+    // Symbolic dims written down by exporters clash with concrete inputs; tract infers its own.
+    let onnx = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
+    let mut model = onnx.parse(&crate::onnx::to_model(graph), None)?.model;
+    for (index, input) in inputs.iter().enumerate() {
+        let fact = InferenceFact::dt_shape(datum_type(input.dtype)?, &input.shape);
+        model.set_input_fact(index, fact)?;
+    }
+    model.into_typed()?.into_decluttered()
+}
+
+fn list(graph: &Graph, inputs: &[Fact]) -> String {
+    let named = graph.inputs.iter().zip(inputs);
+    let parts: Vec<String> = named
+        .map(|(spec, fact)| format!("{} {} {:?}", spec.name, fact.dtype, fact.shape))
+        .collect();
+    if parts.is_empty() { "no inputs".to_owned() } else { parts.join(", ") }
+}
+
+fn to_tract(tensor: &tensor::Tensor) -> TractResult<Tensor> {
+    let mut result = Tensor::zero_dt(datum_type(tensor.dtype())?, tensor.shape())?;
+    result.as_bytes_mut().copy_from_slice(tensor.bytes());
+    Ok(result)
+}
+
+fn from_tract(tensor: &Tensor) -> TractResult<tensor::Tensor> {
+    if tensor.datum_type() == TDim::datum_type() {
+        return from_tract(&*tensor.cast_to::<i64>()?);
+    }
+    let dtype = dtype(tensor.datum_type())?;
+    Ok(tensor::Tensor::from_bytes(dtype, tensor.shape(), tensor.as_bytes().to_vec())?)
+}
+
+fn datum_type(dtype: DType) -> TractResult<DatumType> {
+    Ok(match dtype {
+        DType::F32 => DatumType::F32,
+        DType::F64 => DatumType::F64,
+        DType::F16 => DatumType::F16,
+        DType::Bf16 => return Err(TractError::msg("bf16 values; export the model as f32")),
+        DType::I8 => DatumType::I8,
+        DType::U8 => DatumType::U8,
+        DType::I16 => DatumType::I16,
+        DType::U16 => DatumType::U16,
+        DType::I32 => DatumType::I32,
+        DType::U32 => DatumType::U32,
+        DType::I64 => DatumType::I64,
+        DType::U64 => DatumType::U64,
+        DType::Bool => DatumType::Bool,
+    })
+}
+
+fn dtype(datum_type: DatumType) -> TractResult<DType> {
+    Ok(match datum_type.unquantized() {
+        DatumType::F32 => DType::F32,
+        DatumType::F64 => DType::F64,
+        DatumType::F16 => DType::F16,
+        DatumType::I8 => DType::I8,
+        DatumType::U8 => DType::U8,
+        DatumType::I16 => DType::I16,
+        DatumType::U16 => DType::U16,
+        DatumType::I32 => DType::I32,
+        DatumType::U32 => DType::U32,
+        DatumType::I64 | DatumType::TDim => DType::I64,
+        DatumType::U64 => DType::U64,
+        DatumType::Bool => DType::Bool,
+        other => return Err(TractError::msg(format!("a value of type {other:?}"))),
+    })
+}

@@ -1,0 +1,284 @@
+//! A session against labelled data: accuracy and macro F1, or Spearman's rank correlation.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+use crate::decode::Prediction;
+use crate::error::{Error, Result};
+use crate::session::Session;
+
+/// Labelled examples of a tab-separated file.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Examples {
+    /// `text` and `label`.
+    Labelled(Vec<(String, String)>),
+    /// `sentence1`, `sentence2` and `score`.
+    Pairs(Vec<(String, String, f32)>),
+}
+
+/// What was measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Evaluation {
+    /// On labelled texts.
+    Classification {
+        /// Share of texts whose likeliest label is the right one.
+        accuracy: f64,
+        /// Mean over the labels that occur of the harmonic mean of precision and recall.
+        macro_f1: f64,
+        /// Number of texts.
+        examples: usize,
+        /// Time for all of them.
+        seconds: f64,
+    },
+    /// On scored pairs.
+    Similarity {
+        /// Rank correlation of cosine and score, equal values sharing their mean rank.
+        spearman: f64,
+        /// Number of pairs.
+        examples: usize,
+        /// Time for all of them.
+        seconds: f64,
+    },
+}
+
+impl Evaluation {
+    /// Accuracy or correlation, 0 to 1: what a gate compares.
+    pub fn score(&self) -> f64 {
+        match *self {
+            Evaluation::Classification { accuracy, .. } => accuracy,
+            Evaluation::Similarity { spearman, .. } => spearman,
+        }
+    }
+}
+
+impl Examples {
+    /// Reads a tab-separated file whose first line names its columns: `text` and `label`, or
+    /// `sentence1`, `sentence2` and `score`, in any order.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Data`] with the line that does not read.
+    pub fn read(path: &Path) -> Result<Examples> {
+        let content = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let mut lines = content.lines().enumerate().filter(|(_, line)| !line.is_empty());
+        let header: Vec<&str> =
+            lines.next().map_or(Vec::new(), |(_, line)| line.split('\t').collect());
+        let column = |name: &str| header.iter().position(|column| *column == name);
+        let refuse = |line: usize, expected: &str, got: &str| Error::Data {
+            path: path.to_owned(),
+            place: format!("line {}", line + 1),
+            expected: expected.to_owned(),
+            got: got.to_owned(),
+        };
+        let rows = lines.map(|(number, line)| {
+            let fields: Vec<&str> = line.split('\t').collect();
+            if fields.len() == header.len() {
+                return Ok((number, fields));
+            }
+            let expected = format!("{} columns between tabs", header.len());
+            Err(refuse(number, &expected, &format!("{}", fields.len())))
+        });
+        let columns = (
+            column("text"),
+            column("label"),
+            column("sentence1"),
+            column("sentence2"),
+            column("score"),
+        );
+        let examples = match columns {
+            (Some(text), Some(label), ..) => {
+                let row = |row: Result<(usize, Vec<&str>)>| {
+                    row.map(|(_, fields)| (fields[text].to_owned(), fields[label].to_owned()))
+                };
+                Examples::Labelled(rows.map(row).collect::<Result<_>>()?)
+            }
+            (_, _, Some(first), Some(second), Some(score)) => {
+                let row = |row: Result<(usize, Vec<&str>)>| {
+                    let (number, fields) = row?;
+                    let value: f32 = fields[score].parse().map_err(|_| {
+                        refuse(number, "a number as score", &format!("`{}`", fields[score]))
+                    })?;
+                    Ok((fields[first].to_owned(), fields[second].to_owned(), value))
+                };
+                Examples::Pairs(rows.map(row).collect::<Result<_>>()?)
+            }
+            _ => {
+                let expected =
+                    "the columns `text` and `label`, or `sentence1`, `sentence2` and `score`";
+                return Err(refuse(0, expected, &format!("`{}`", header.join("`, `"))));
+            }
+        };
+        match examples.len() {
+            0 => Err(refuse(1, "at least one example", "none")),
+            _ => Ok(examples),
+        }
+    }
+
+    /// Number of examples.
+    pub fn len(&self) -> usize {
+        match self {
+            Examples::Labelled(examples) => examples.len(),
+            Examples::Pairs(examples) => examples.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Measures `session` on `examples`; `progress` hears how many are done.
+///
+/// # Errors
+/// [`Error::Missing`] where the model gives no labels, or no vectors; [`Error::Labels`]-like
+/// refusals where a label of the data is none of the model's; [`Error::Engine`].
+pub fn evaluate(
+    session: &Session,
+    examples: &Examples,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Evaluation> {
+    let start = Instant::now();
+    match examples {
+        Examples::Labelled(examples) => {
+            let pairs = classified(session, examples, progress)?;
+            let right = pairs.iter().filter(|(predicted, label)| predicted == label).count();
+            Ok(Evaluation::Classification {
+                accuracy: right as f64 / pairs.len() as f64,
+                macro_f1: macro_f1(&pairs),
+                examples: pairs.len(),
+                seconds: start.elapsed().as_secs_f64(),
+            })
+        }
+        Examples::Pairs(examples) => {
+            let (cosines, scores) = compared(session, examples, progress)?;
+            Ok(Evaluation::Similarity {
+                spearman: spearman(&cosines, &scores),
+                examples: scores.len(),
+                seconds: start.elapsed().as_secs_f64(),
+            })
+        }
+    }
+}
+
+/// Predicted and true label of each example.
+fn classified<'a>(
+    session: &Session,
+    examples: &'a [(String, String)],
+    progress: &mut dyn FnMut(usize),
+) -> Result<Vec<(String, &'a str)>> {
+    let known = &session.manifest().labels;
+    if let Some((_, label)) =
+        examples.iter().find(|(_, label)| !known.is_empty() && !known.contains(label))
+    {
+        return Err(Error::Input {
+            name: "label".to_owned(),
+            expected: format!("one of the model's {} labels", known.len()),
+            got: format!("`{label}`; evaluate it on the data it was trained for"),
+        });
+    }
+    let mut pairs = Vec::with_capacity(examples.len());
+    for (done, (text, label)) in examples.iter().enumerate() {
+        let Prediction::Labels(scored) = session.predict(text)? else {
+            return Err(Error::Missing {
+                what: "labels",
+                next: "pack it with `--labels --task classify`",
+            });
+        };
+        pairs.push((
+            scored.into_iter().next().map_or(String::new(), |best| best.label),
+            label.as_str(),
+        ));
+        progress(done + 1);
+    }
+    Ok(pairs)
+}
+
+fn compared(
+    session: &Session,
+    examples: &[(String, String, f32)],
+    progress: &mut dyn FnMut(usize),
+) -> Result<(Vec<f32>, Vec<f32>)> {
+    let vector = |text: &str| match session.predict(text)? {
+        Prediction::Embedding(vector) => Ok(vector),
+        Prediction::Labels(_) => {
+            Err(Error::Missing { what: "text vectors", next: "give data with `text` and `label`" })
+        }
+    };
+    let mut cosines = Vec::with_capacity(examples.len());
+    for (done, (first, second, _)) in examples.iter().enumerate() {
+        cosines.push(cosine(&vector(first)?, &vector(second)?));
+        progress(done + 1);
+    }
+    Ok((cosines, examples.iter().map(|(_, _, score)| *score).collect()))
+}
+
+/// Cosine of the angle between two vectors; 0 where one of them is zero.
+pub fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    let dot = |x: &[f32], y: &[f32]| {
+        x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>()
+    };
+    let norms = (dot(a, a) * dot(b, b)).sqrt();
+    if norms == 0.0 { 0.0 } else { (dot(a, b) / norms) as f32 }
+}
+
+fn macro_f1(pairs: &[(String, &str)]) -> f64 {
+    // Per label: right, predicted, true.
+    let mut counts: BTreeMap<&str, [f64; 3]> = BTreeMap::new();
+    for (predicted, label) in pairs {
+        counts.entry(predicted).or_default()[1] += 1.0;
+        counts.entry(label).or_default()[2] += 1.0;
+        if predicted == label {
+            counts.entry(label).or_default()[0] += 1.0;
+        }
+    }
+    let occurring = counts.values().filter(|[.., truly]| *truly > 0.0);
+    let scores: Vec<f64> =
+        occurring.map(|[right, predicted, truly]| 2.0 * right / (predicted + truly)).collect();
+    scores.iter().sum::<f64>() / scores.len().max(1) as f64
+}
+
+/// Pearson's correlation of the ranks; 0 where one side is constant.
+fn spearman(a: &[f32], b: &[f32]) -> f64 {
+    let (a, b) = (ranks(a), ranks(b));
+    let mean = (a.len() as f64 - 1.0) / 2.0;
+    let product =
+        |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| (x - mean) * (y - mean)).sum::<f64>();
+    let deviations = (product(&a, &a) * product(&b, &b)).sqrt();
+    if deviations == 0.0 { 0.0 } else { product(&a, &b) / deviations }
+}
+
+fn ranks(values: &[f32]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&i, &j| values[i].total_cmp(&values[j]));
+    let mut ranks = vec![0.0; values.len()];
+    let mut first = 0;
+    for tied in order.chunk_by(|&i, &j| values[i] == values[j]) {
+        let shared = first as f64 + (tied.len() as f64 - 1.0) / 2.0;
+        tied.iter().for_each(|&index| ranks[index] = shared);
+        first += tied.len();
+    }
+    ranks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn macro_f1_weighs_labels_alike() {
+        // a: 1 of 2 found, nothing else called a: F1 = 2/3; b: found, called once too often: 2/3.
+        let pairs = [("a", "a"), ("b", "a"), ("b", "b")].map(|(p, l)| (p.to_owned(), l));
+        assert!((macro_f1(&pairs) - 2.0 / 3.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn spearman_sees_order_alone_and_shares_ranks() {
+        assert!((spearman(&[1.0, 2.0, 9.0], &[0.1, 0.2, 0.3]) - 1.0).abs() < 1e-12);
+        assert!((spearman(&[3.0, 2.0, 1.0], &[0.1, 0.2, 0.3]) + 1.0).abs() < 1e-12);
+        // Ranks 0, 1.5, 1.5, 3 against 0, 1, 2, 3: 4.5 / sqrt(4.5 * 5) (by hand).
+        let tied = spearman(&[1.0, 2.0, 2.0, 3.0], &[1.0, 2.0, 3.0, 4.0]);
+        assert!((tied - 4.5 / 22.5_f64.sqrt()).abs() < 1e-12, "{tied}");
+        assert_eq!(spearman(&[1.0, 1.0], &[1.0, 2.0]), 0.0);
+    }
+}

@@ -1,0 +1,122 @@
+//! What a bundle says of itself: the JSON between its header and its sections.
+
+use std::collections::BTreeMap;
+
+use crate::quantize::Precision;
+use crate::tensor::DType;
+
+/// What the outputs of a model mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// Text to labels with probabilities: the first output holds logits.
+    Classify,
+    /// Text to a vector: the first output.
+    Embed,
+    /// Tensors to tensors.
+    Raw,
+}
+
+impl Task {
+    /// The name that flags and manifests use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Task::Classify => "classify",
+            Task::Embed => "embed",
+            Task::Raw => "raw",
+        }
+    }
+}
+
+impl std::fmt::Display for Task {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for Task {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Task, String> {
+        [Task::Classify, Task::Embed, Task::Raw]
+            .into_iter()
+            .find(|task| task.name() == text)
+            .ok_or_else(|| format!("`{text}` is no task; choose `classify`, `embed` or `raw`"))
+    }
+}
+
+/// Everything about a model but its numbers. Maps are ordered, so the same model gives the same
+/// bytes.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The model's name.
+    pub name: String,
+    /// What its outputs mean.
+    pub task: Task,
+    /// The numbers it is stored and computed in.
+    pub precision: Precision,
+    /// Lengths that a sequence is planned and, where tract runs the graph, padded to; ascending.
+    /// Empty where the shapes are fixed.
+    pub sequences: Vec<usize>,
+    /// One a column of the output, for [`Task::Classify`].
+    pub labels: Vec<String>,
+    /// Where the model comes from: teacher, data, recipe, licences, as its ONNX file says.
+    pub lineage: BTreeMap<String, String>,
+    /// What was measured when it was packed.
+    pub metrics: BTreeMap<String, f64>,
+    /// The optimized graph without its constants.
+    pub graph: Extent,
+    /// `tokenizer.json`, where the task takes text.
+    pub tokenizer: Option<Extent>,
+    /// The graph's constants, in the order in which they lie in the file.
+    pub tensors: Vec<TensorEntry>,
+}
+
+/// Where something lies in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Extent {
+    /// Bytes from the start of the file, a multiple of 64.
+    pub offset: u64,
+    /// Length in bytes.
+    pub bytes: u64,
+}
+
+/// One constant of the graph.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TensorEntry {
+    /// The value's name in the graph.
+    pub name: String,
+    /// Element type, by [`DType::name`].
+    #[serde(with = "dtype_name")]
+    pub dtype: DType,
+    /// Extents, outermost first.
+    pub shape: Vec<usize>,
+    /// Bytes from the start of the file, a multiple of 64.
+    pub offset: u64,
+    /// Length in bytes: the product of the shape times the element's size.
+    pub bytes: u64,
+}
+
+impl TensorEntry {
+    /// Where its values lie.
+    pub fn extent(&self) -> Extent {
+        Extent { offset: self.offset, bytes: self.bytes }
+    }
+}
+
+mod dtype_name {
+    use super::DType;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(dtype: &DType, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(dtype.name())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<DType, D::Error> {
+        let name = String::deserialize(from)?;
+        DType::from_name(&name).ok_or_else(|| D::Error::custom(format!("no element type `{name}`")))
+    }
+}

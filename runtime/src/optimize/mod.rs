@@ -1,0 +1,62 @@
+//! Graph to graph: fewer, larger operators that compute the same.
+//!
+//! Each pass is one file and one function, `fn run(&mut Graph) -> Result<usize>`: it returns how many
+//! rewrites it made and leaves inputs and outputs alone. A pass recognizes what exporters write;
+//! where a pattern hinges on what a subexpression *computes* (a mask turned into a bias, positions
+//! counted from zero), the subexpression is evaluated on a small example instead of matched by
+//! its spelling.
+
+use crate::error::Result;
+use crate::graph::{DRAM_DOMAIN, Graph};
+
+mod attention;
+mod constants;
+mod embed;
+mod epilogue;
+mod fold;
+mod gelu;
+mod layer_norm;
+mod linear;
+mod pattern;
+mod pool;
+
+/// How often one pass rewrote the graph.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct PassReport {
+    /// The pass, by the name of its file.
+    pub pass: &'static str,
+    /// Rewrites it made.
+    pub rewrites: usize,
+}
+
+type Pass = fn(&mut Graph) -> Result<usize>;
+
+/// The passes in order. Constants come first because every pattern asks "is this constant?";
+/// GELU and layer norm before linear so that their halves and means are not taken for biases;
+/// attention before epilogue because it takes three linear layers that must have none yet.
+const PASSES: [(&str, Pass); 9] = [
+    ("constants", constants::run),
+    ("fold", fold::run),
+    ("layer_norm", layer_norm::run),
+    ("gelu", gelu::run),
+    ("linear", linear::run),
+    ("attention", attention::run),
+    ("embed", embed::run),
+    ("pool", pool::run),
+    ("epilogue", epilogue::run),
+];
+
+/// Runs all passes once and removes what they left dead.
+///
+/// # Errors
+/// [`crate::Error::Engine`] where a constant expression of the model cannot be evaluated.
+pub fn optimize(graph: &mut Graph) -> Result<Vec<PassReport>> {
+    let mut reports = Vec::with_capacity(PASSES.len());
+    for (pass, run) in PASSES {
+        let rewrites = run(graph)?;
+        graph.remove_dead();
+        reports.push(PassReport { pass, rewrites });
+    }
+    graph.opsets.entry(DRAM_DOMAIN.to_owned()).or_insert(1);
+    Ok(reports)
+}

@@ -1,0 +1,218 @@
+//! What every pass needs to recognize a pattern: who writes a value, who reads it, what it holds.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::engine;
+use crate::error::Result;
+use crate::graph::{Graph, Node, ValueSpec};
+use crate::tensor::{DType, Tensor};
+
+/// A graph with its values looked up by name.
+pub(super) struct View<'a> {
+    pub(super) graph: &'a Graph,
+    producers: HashMap<&'a str, usize>,
+}
+
+/// One rewrite: the node at `index` is replaced, with new constants beside it. What the replaced
+/// node alone needed dies later.
+pub(super) struct Rewrite {
+    pub(super) index: usize,
+    pub(super) nodes: Vec<Node>,
+    pub(super) initializers: Vec<(String, Tensor)>,
+}
+
+impl Rewrite {
+    pub(super) fn new(index: usize, node: Node) -> Rewrite {
+        Rewrite { index, nodes: vec![node], initializers: Vec::new() }
+    }
+}
+
+/// Applies `find` to each node, first to last, until no node matches; returns how many did.
+pub(super) fn rewrite_all(
+    graph: &mut Graph,
+    find: impl Fn(&View, usize) -> Result<Option<Rewrite>>,
+) -> Result<usize> {
+    let mut count = 0;
+    let mut index = 0;
+    while index < graph.nodes.len() {
+        match find(&View::new(graph), index)? {
+            Some(rewrite) => {
+                let inserted = rewrite.nodes.len();
+                graph.nodes.splice(rewrite.index..=rewrite.index, rewrite.nodes);
+                graph.initializers.extend(rewrite.initializers);
+                index = rewrite.index + inserted;
+                count += 1;
+            }
+            None => index += 1,
+        }
+    }
+    Ok(count)
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(graph: &'a Graph) -> View<'a> {
+        let mut producers = HashMap::new();
+        for (index, node) in graph.nodes.iter().enumerate() {
+            producers.extend(node.outputs.iter().map(|output| (output.as_str(), index)));
+        }
+        View { graph, producers }
+    }
+
+    pub(super) fn node(&self, index: usize) -> &'a Node {
+        &self.graph.nodes[index]
+    }
+
+    /// The node that writes `value`.
+    pub(super) fn writer(&self, value: &str) -> Option<&'a Node> {
+        self.producers.get(value).map(|&index| &self.graph.nodes[index])
+    }
+
+    /// The node that writes `value`, where it is ONNX's operator `op`.
+    pub(super) fn written_by(&self, value: &str, op: &str) -> Option<&'a Node> {
+        self.writer(value).filter(|node| node.is(op))
+    }
+
+    pub(super) fn constant(&self, value: &str) -> Option<&'a Tensor> {
+        self.graph.initializers.get(value)
+    }
+
+    /// The value of an f32 constant with one element.
+    pub(super) fn scalar(&self, value: &str) -> Option<f32> {
+        let values = self.constant(value)?.to_f32()?;
+        (values.len() == 1).then(|| values[0])
+    }
+
+    /// The elements of an i64 constant.
+    pub(super) fn integers(&self, value: &str) -> Option<Vec<i64>> {
+        self.constant(value)?.to_i64()
+    }
+
+    /// The axes of a reduction, unsqueeze or squeeze: an attribute before opset 13 or 18, an
+    /// input since.
+    pub(super) fn axes(&self, node: &Node) -> Option<Vec<i64>> {
+        match node.ints("axes") {
+            Some(axes) => Some(axes.to_vec()),
+            None => self.integers(node.input(1)?),
+        }
+    }
+
+    /// Of a commutative node with two inputs: the constant scalar and the other input.
+    pub(super) fn scalar_and_other(&self, node: &'a Node) -> Option<(f32, &'a str)> {
+        let (left, right) = (node.input(0)?, node.input(1)?);
+        match (self.scalar(left), self.scalar(right)) {
+            (_, Some(scalar)) => Some((scalar, left)),
+            (Some(scalar), _) => Some((scalar, right)),
+            _ => None,
+        }
+    }
+
+    /// The two inputs of a node, in both orders, for patterns around commutative operators.
+    pub(super) fn both_orders(&self, node: &'a Node) -> Option<[(&'a str, &'a str); 2]> {
+        let (left, right) = (node.input(0)?, node.input(1)?);
+        Some([(left, right), (right, left)])
+    }
+
+    /// The part of the graph that `value` depends on, as a graph with that one output.
+    pub(super) fn ancestors(&self, value: &str) -> Graph {
+        let mut part = Graph {
+            name: value.to_owned(),
+            outputs: vec![ValueSpec::new(value, DType::F32, &[])],
+            ..self.graph.clone_without_initializers()
+        };
+        part.remove_dead();
+        let reads = |name: &str| part.uses(name) > 0;
+        let initializers: BTreeMap<String, Tensor> = self
+            .graph
+            .initializers
+            .iter()
+            .filter(|(name, _)| reads(name))
+            .map(|(name, tensor)| (name.clone(), tensor.clone()))
+            .collect();
+        part.inputs = self.graph.inputs.iter().filter(|i| reads(&i.name)).cloned().collect();
+        part.initializers = initializers;
+        part
+    }
+
+    /// What `value` is when the graph's inputs are `given`; all other inputs are i64 ones in the
+    /// shape of the first. `None` where it cannot be computed that way.
+    pub(super) fn evaluate(&self, value: &str, given: &[(&str, &Tensor)]) -> Option<Tensor> {
+        if let Some(constant) = self.constant(value) {
+            return Some(constant.clone());
+        }
+        let part = self.ancestors(value);
+        // Only plain operators: one of ours would mean that the value depends on the model's
+        // hidden states, which no small example can stand for.
+        if !part.nodes.iter().all(Node::is_onnx) {
+            return None;
+        }
+        let shape = given.first().map_or(&[][..], |(_, tensor)| tensor.shape());
+        let ones = vec![1; shape.iter().product()];
+        let input = |spec: &ValueSpec| match given.iter().find(|(name, _)| *name == spec.name) {
+            Some((_, tensor)) => Some((*tensor).clone()),
+            None if spec.dtype == DType::I64 => Some(Tensor::from_i64(shape, &ones)),
+            None => None,
+        };
+        let inputs: Option<Vec<Tensor>> = part.inputs.iter().map(input).collect();
+        engine::evaluate(&part, &inputs?).ok()?.pop()
+    }
+
+    /// The i64 input of rank 2 for which `test` holds of `value` when that input is the mask
+    /// `[[1, 0, 1]]`: the mask that `value` was made from.
+    pub(super) fn mask_of(&self, value: &str, test: impl Fn(&Tensor) -> bool) -> Option<String> {
+        let mask = Tensor::from_i64(&[1, 3], &[1, 0, 1]);
+        let candidates = self.graph.inputs.iter();
+        candidates
+            .filter(|input| input.dtype == DType::I64 && input.shape.len() == 2)
+            .find(|input| {
+                self.evaluate(value, &[(&input.name, &mask)]).is_some_and(|result| test(&result))
+            })
+            .map(|input| input.name.clone())
+    }
+}
+
+/// Small graphs by hand, for the tests of the passes.
+#[cfg(test)]
+pub(super) mod by_hand {
+    use super::*;
+    use crate::graph::Dim;
+
+    /// A graph over `input_ids` and `attention_mask`, i64 `[batch, sequence]`, and `x`, f32
+    /// `[batch, sequence, 2]`, of which it keeps those that its nodes read. Output: the last value.
+    pub(crate) fn graph(nodes: Vec<Node>, constants: Vec<(&str, Tensor)>) -> Graph {
+        let [batch, sequence] = ["batch", "sequence"].map(|name| Dim::Symbol(name.to_owned()));
+        let tokens = [batch.clone(), sequence.clone()];
+        let mut graph = Graph {
+            name: "by hand".to_owned(),
+            opsets: BTreeMap::from([(String::new(), 17)]),
+            inputs: vec![
+                ValueSpec::new("input_ids", DType::I64, &tokens),
+                ValueSpec::new("attention_mask", DType::I64, &tokens),
+                ValueSpec::new("x", DType::F32, &[batch, sequence, Dim::Fixed(2)]),
+            ],
+            outputs: vec![ValueSpec::new(nodes[nodes.len() - 1].output(), DType::F32, &[])],
+            nodes,
+            initializers: constants.into_iter().map(|(n, t)| (n.to_owned(), t)).collect(),
+            metadata: BTreeMap::new(),
+        };
+        let read: Vec<bool> = graph.inputs.iter().map(|i| graph.uses(&i.name) > 0).collect();
+        let mut read = read.into_iter();
+        graph.inputs.retain(|_| read.next().unwrap_or(false));
+        graph.validate().expect("a graph by hand is sound");
+        graph
+    }
+
+    /// The operators that are left after `run` and a sweep, and the graph.
+    pub(crate) fn after(
+        run: fn(&mut Graph) -> Result<usize>,
+        mut graph: Graph,
+    ) -> (Vec<String>, Graph) {
+        run(&mut graph).expect("the pass runs");
+        graph.remove_dead();
+        graph.validate().expect("a pass leaves a sound graph");
+        (graph.nodes.iter().map(|node| node.op.clone()).collect(), graph)
+    }
+
+    pub(crate) fn scalar(value: f32) -> Tensor {
+        Tensor::from_f32(&[], &[value])
+    }
+}

@@ -1,0 +1,95 @@
+//! `dram.Linear(x, weight, bias, residual)` to `dram.LinearF32(x, panels, bias, residual)` or
+//! `dram.LinearInt8(x, panels, column_sums, scales, bias, residual)`; attributes `k`, `n` and
+//! `activation`. The layouts are those of [`crate::kernels`].
+
+use super::finite;
+use crate::error::{Error, Result};
+use crate::graph::{Attribute, Graph, Node};
+use crate::kernels::{
+    MOST_INT8_INPUTS, PANEL, column_sums, pack_f32 as panels_f32, pack_i8, pad_columns,
+    quantize_columns,
+};
+use crate::tensor::Tensor;
+
+type Packed = (Node, Vec<(String, Tensor)>);
+
+pub(super) fn pack_f32(graph: &Graph, node: Node) -> Result<Packed> {
+    let layer = Layer::of(graph, &node)?;
+    let panels = panels_f32(&layer.weight, layer.k, layer.n);
+    let constants = [
+        ("panels", Tensor::from_f32(&[layer.n.div_ceil(PANEL), layer.k, PANEL], &panels)),
+        ("bias", padded(&layer.bias)),
+    ];
+    Ok(layer.stored("LinearF32", node, constants.into()))
+}
+
+pub(super) fn pack_int8(graph: &Graph, node: Node) -> Result<Packed> {
+    let layer = Layer::of(graph, &node)?;
+    let (weight, scales) = quantize_columns(&layer.weight, layer.k, layer.n);
+    let packed = pack_i8(&weight, layer.k, layer.n).ok_or_else(|| {
+        let expected =
+            format!("at most {MOST_INT8_INPUTS} inputs, so that 32-bit sums cannot overflow");
+        Error::graph(node.place(), expected, layer.k.to_string())
+    })?;
+    let shape = [layer.n.div_ceil(PANEL), layer.k.div_ceil(4), PANEL, 4];
+    let sums = column_sums(&weight, layer.k, layer.n);
+    let constants = [
+        ("panels", Tensor::from_i8(&shape, &packed)),
+        ("column_sums", Tensor::from_i32(&[sums.len()], &sums)),
+        ("scales", padded(&scales)),
+        ("bias", padded(&layer.bias)),
+    ];
+    Ok(layer.stored("LinearInt8", node, constants.into()))
+}
+
+struct Layer {
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    k: usize,
+    n: usize,
+}
+
+impl Layer {
+    fn of(graph: &Graph, node: &Node) -> Result<Layer> {
+        let name = node.input(1).unwrap_or_default();
+        let weight = finite(graph, name)?;
+        let &[k, n] = graph.initializers[name].shape() else {
+            return Err(Error::graph(
+                node.place(),
+                "a weight matrix",
+                format!("`{name}` of another rank"),
+            ));
+        };
+        if weight.is_empty() {
+            return Err(Error::graph(
+                node.place(),
+                "a weight with elements",
+                format!("[{k}, {n}]"),
+            ));
+        }
+        let bias = match node.input(2) {
+            Some(bias) => finite(graph, bias)?,
+            None => vec![0.0; n],
+        };
+        Ok(Layer { weight, bias, k, n })
+    }
+
+    fn stored(&self, op: &str, node: Node, constants: Vec<(&str, Tensor)>) -> Packed {
+        // Named after the output: two layers may share one weight, yet differ in bias.
+        let name = |part: &str| format!("{}.{part}", node.output());
+        let named: Vec<(String, Tensor)> =
+            constants.into_iter().map(|(part, tensor)| (name(part), tensor)).collect();
+        let mut inputs = vec![node.input(0).unwrap_or_default().to_owned()];
+        inputs.extend(named.iter().map(|(name, _)| name.clone()));
+        inputs.extend(node.input(3).map(str::to_owned));
+        let stored = Node { op: op.to_owned(), inputs, ..node }
+            .with("k", Attribute::Int(self.k as i64))
+            .with("n", Attribute::Int(self.n as i64));
+        (stored, named)
+    }
+}
+
+fn padded(values: &[f32]) -> Tensor {
+    let padded = pad_columns(values);
+    Tensor::from_f32(&[padded.len()], &padded)
+}

@@ -1,0 +1,510 @@
+//! A model opened once, inside a budget, and asked many times.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use crate::budget::Budget;
+use crate::bundle::Bundle;
+use crate::decode::{self, Prediction};
+use crate::engine::{Compiled, Fact};
+use crate::error::{Error, Result};
+use crate::graph::{DRAM_DOMAIN, Dim, Graph, Node, ValueSpec};
+use crate::kernels::{Cpu, Threads};
+use crate::manifest::{Manifest, Task};
+use crate::plan::Plan;
+use crate::prepare;
+use crate::program::{Machine, Program, Work, Workspace};
+use crate::tensor::{DType, Tensor};
+use crate::text::{self, Text};
+
+/// How a session is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// What it may take from memory.
+    pub budget: Budget,
+    /// Threads that work on one request.
+    pub threads: NonZeroUsize,
+    /// Longest sequence, in tokens; the model's own limit where it is `None` or lower.
+    pub sequence: Option<usize>,
+}
+
+impl Default for Options {
+    /// No limit, one thread, the model's own sequence length.
+    fn default() -> Options {
+        Options { budget: Budget::UNLIMITED, threads: NonZeroUsize::MIN, sequence: None }
+    }
+}
+
+/// An open model. Predicting takes `&self`; callers on several threads take turns.
+#[derive(Debug)]
+pub struct Session {
+    bundle: Bundle,
+    graph: Graph,
+    executor: Executor,
+    text: Option<Text>,
+    plan: Plan,
+    longest: usize,
+}
+
+#[derive(Debug)]
+enum Executor {
+    /// Our kernels, from end to end.
+    Kernels { program: Program, cpu: Cpu, threads: Threads, workspace: Mutex<Workspace> },
+    /// tract, compiled for each planned sequence length; a single entry where shapes are fixed.
+    Tract(BTreeMap<usize, Compiled>),
+}
+
+impl Session {
+    /// Opens a bundle, or an ONNX file, which is then optimized in memory and run in f32.
+    ///
+    /// # Errors
+    /// [`Error::OverBudget`], before the memory is taken, where the plan exceeds the budget; the errors of
+    /// [`Bundle::open`] and [`Graph::read_onnx`]; [`Error::Tokenizer`].
+    pub fn open(path: &Path, options: &Options) -> Result<Session> {
+        Session::from_bundle(bundle_at(path, options)?, options)
+    }
+
+    /// Opens a bundle that is already mapped.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub fn from_bundle(bundle: Bundle, options: &Options) -> Result<Session> {
+        let graph = bundle.graph()?;
+        let planned = planned(&bundle, options.sequence)?;
+        if !on_kernels(&graph) {
+            return Session::on_tract(bundle, graph, &planned, options);
+        }
+        let program = Program::lower(&bundle, &graph)?;
+        let longest = planned.last().copied().unwrap_or(usize::MAX).min(program.positions);
+        let plans = kernel_plans(&bundle, &program, &planned, options.threads.get());
+        options.budget.admit(&plans)?;
+        let threads = Threads::new(options.threads.get())
+            .map_err(Error::io("start", Path::new("a thread")))?;
+        let needs = program.needs(longest, options.threads.get());
+        let workspace = Mutex::new(Workspace::new(&needs));
+        let executor = Executor::Kernels { program, cpu: Cpu::detect(), threads, workspace };
+        Session::finish(bundle, graph, executor, plans[0], longest)
+    }
+
+    fn on_tract(
+        bundle: Bundle,
+        graph: Graph,
+        planned: &[usize],
+        options: &Options,
+    ) -> Result<Session> {
+        // tract keeps its own copy of the weights; that much is known before it makes one.
+        let least = tract_plan(&bundle, None, None);
+        options.budget.admit(&[least])?;
+        let whole = with_constants(&bundle, &graph)?;
+        let lengths = if planned.is_empty() { &[1][..] } else { planned };
+        let compile =
+            |&length: &usize| Ok((length, Compiled::new(&whole, &facts(&graph, length))?));
+        let compiled: BTreeMap<usize, Compiled> =
+            lengths.iter().map(compile).collect::<Result<_>>()?;
+        let sequence = planned.last().copied();
+        let plan = tract_plan(&bundle, Some(&compiled), sequence);
+        options.budget.admit(&[plan])?;
+        let longest = sequence.unwrap_or(usize::MAX);
+        Session::finish(bundle, graph, Executor::Tract(compiled), plan, longest)
+    }
+
+    fn finish(
+        bundle: Bundle,
+        graph: Graph,
+        executor: Executor,
+        plan: Plan,
+        longest: usize,
+    ) -> Result<Session> {
+        let text = bundle.tokenizer().map(|json| Text::new(json, longest)).transpose()?;
+        let session = Session { bundle, graph, executor, text, plan, longest };
+        session.check_labels()?;
+        Ok(session)
+    }
+
+    fn check_labels(&self) -> Result<()> {
+        let labels = self.manifest().labels.len();
+        let Some(output) = self.graph.outputs.first() else { return Ok(()) };
+        match output.shape.last() {
+            Some(&Dim::Fixed(width))
+                if self.manifest().task == Task::Classify && labels != width =>
+            {
+                Err(Error::Labels { labels, output: output.name.clone(), width })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What the model says of `text`. A text that is longer than the longest sequence is cut off.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] where the model has no tokenizer; [`Error::Engine`].
+    pub fn predict(&self, text: &str) -> Result<Prediction> {
+        let tokenizer = self.text.as_ref().ok_or(Error::Missing {
+            what: "tokenizer",
+            next: "pack it with `--tokenizer`, or give tensors with `--input`",
+        })?;
+        let ids = tokenizer.ids(text)?;
+        let values = self.first_output(&ids)?;
+        Ok(match self.manifest().task {
+            Task::Classify => decode::labels(&self.manifest().labels, &values),
+            Task::Embed | Task::Raw => Prediction::Embedding(values),
+        })
+    }
+
+    /// The first output for one sequence of ids, none of them masked.
+    fn first_output(&self, ids: &[i64]) -> Result<Vec<f32>> {
+        let outputs = match &self.executor {
+            Executor::Kernels { .. } => self.run_kernels(ids, &vec![1; ids.len()])?,
+            Executor::Tract(compiled) => {
+                let (&length, compiled) =
+                    compiled.range(ids.len()..).next().ok_or_else(|| self.too_long(ids.len()))?;
+                compiled.run(&self.padded(ids, length))?
+            }
+        };
+        let values = outputs.first().and_then(Tensor::to_f32);
+        values.ok_or_else(|| Error::graph("the first output", "f32 values", "another type"))
+    }
+
+    fn run_kernels(&self, ids: &[i64], mask: &[i64]) -> Result<Vec<Tensor>> {
+        let Executor::Kernels { program, cpu, threads, workspace } = &self.executor else {
+            unreachable!("only a session on kernels runs them")
+        };
+        if ids.is_empty() || ids.len() > self.longest {
+            return Err(self.too_long(ids.len()));
+        }
+        let machine = Machine { bundle: &self.bundle, cpu: *cpu, threads };
+        // A panic of an earlier call leaves numbers behind that the next run overwrites.
+        let mut workspace = workspace.lock().unwrap_or_else(PoisonError::into_inner);
+        program.run(&machine, &mut workspace, ids, mask)
+    }
+
+    fn too_long(&self, tokens: usize) -> Error {
+        Error::Input {
+            name: self.graph.inputs.first().map_or(String::new(), |input| input.name.clone()),
+            expected: format!("1 to {} tokens", self.longest),
+            got: format!("{tokens}; open it with a longer `--seq`"),
+        }
+    }
+
+    /// The graph's inputs for `ids`, padded to `length` with masked tokens.
+    fn padded(&self, ids: &[i64], length: usize) -> Vec<Tensor> {
+        let padded = |values: &mut dyn Iterator<Item = i64>| {
+            let values: Vec<i64> = values.chain(std::iter::repeat(0)).take(length).collect();
+            Tensor::from_i64(&[1, length], &values)
+        };
+        let input = |input: &ValueSpec| match InputKind::of(input) {
+            InputKind::Mask => padded(&mut ids.iter().map(|_| 1)),
+            InputKind::Segments => padded(&mut std::iter::empty()),
+            InputKind::Ids => padded(&mut ids.iter().copied()),
+        };
+        self.graph.inputs.iter().map(input).collect()
+    }
+
+    /// Runs the graph on tensors, by the names of its inputs; gives its outputs in order. Inputs may
+    /// have any batch.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where one is missing, unknown, or not of the declared type and shape.
+    pub fn run(&self, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<(String, Tensor)>> {
+        let given = self.in_order(inputs)?;
+        let outputs = match &self.executor {
+            Executor::Tract(compiled) => self.run_tract(compiled, &given)?,
+            Executor::Kernels { program, .. } => self.run_batch(program, inputs)?,
+        };
+        Ok(self.graph.outputs.iter().map(|output| output.name.clone()).zip(outputs).collect())
+    }
+
+    fn in_order(&self, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<Tensor>> {
+        let declared = || self.graph.inputs.iter().map(ValueSpec::to_string).collect::<Vec<_>>();
+        if let Some(name) =
+            inputs.keys().find(|name| !self.graph.inputs.iter().any(|i| i.name == **name))
+        {
+            return Err(Error::Input {
+                name: name.clone(),
+                expected: format!("one of: {}", declared().join("; ")),
+                got: "an input that the model does not have".to_owned(),
+            });
+        }
+        let value = |spec: &ValueSpec| {
+            let refuse = |got: String| Error::Input {
+                name: spec.name.clone(),
+                expected: spec.to_string(),
+                got,
+            };
+            let tensor = inputs.get(&spec.name).ok_or_else(|| refuse("none".to_owned()))?;
+            let fits = |(dim, &extent): (&Dim, &usize)| match dim {
+                Dim::Fixed(fixed) => *fixed == extent,
+                Dim::Symbol(_) => extent > 0,
+            };
+            let shaped = tensor.shape().len() == spec.shape.len()
+                && spec.shape.iter().zip(tensor.shape()).all(fits);
+            if tensor.dtype() != spec.dtype || !shaped {
+                return Err(refuse(format!("{} {:?}", tensor.dtype(), tensor.shape())));
+            }
+            Ok(tensor.clone())
+        };
+        self.graph.inputs.iter().map(value).collect()
+    }
+
+    fn run_tract(
+        &self,
+        compiled: &BTreeMap<usize, Compiled>,
+        given: &[Tensor],
+    ) -> Result<Vec<Tensor>> {
+        let shapes: Vec<&[usize]> = given.iter().map(Tensor::shape).collect();
+        let fits = |length: usize| {
+            let facts = facts(&self.graph, length);
+            facts.iter().map(|fact| &fact.shape[..]).eq(shapes.iter().copied())
+        };
+        match compiled.iter().find(|(length, _)| fits(**length)) {
+            Some((_, compiled)) => compiled.run(given),
+            None => Err(Error::Input {
+                name: self.graph.inputs.first().map_or(String::new(), |input| input.name.clone()),
+                expected: format!(
+                    "a batch of 1 and a length of {:?}",
+                    compiled.keys().collect::<Vec<_>>()
+                ),
+                got: format!("{shapes:?}; open it with `--seq` for another length"),
+            }),
+        }
+    }
+
+    fn run_batch(
+        &self,
+        program: &Program,
+        inputs: &BTreeMap<String, Tensor>,
+    ) -> Result<Vec<Tensor>> {
+        let values = |name: &str| inputs.get(name).and_then(Tensor::to_i64).unwrap_or_default();
+        let ids = values(&program.ids);
+        let shape = inputs[&program.ids].shape().to_vec();
+        let mask = match &program.mask {
+            Some(mask) if inputs[mask].shape() != shape => {
+                return Err(Error::Input {
+                    name: mask.clone(),
+                    expected: format!("the shape of `{}`, {shape:?}", program.ids),
+                    got: format!("{:?}", inputs[mask].shape()),
+                });
+            }
+            Some(mask) => values(mask),
+            None => vec![1; ids.len()],
+        };
+        let rows = ids.chunks_exact(shape[1]).zip(mask.chunks_exact(shape[1]));
+        let results: Vec<Vec<Tensor>> =
+            rows.map(|(ids, mask)| self.run_kernels(ids, mask)).collect::<Result<_>>()?;
+        (0..self.graph.outputs.len()).map(|index| stacked(&results, index)).collect()
+    }
+
+    /// Tensors to time a run with: `sequence` tokens of ordinary ids, nothing masked; other inputs hold
+    /// a fixed pattern.
+    pub fn example(&self, sequence: usize) -> BTreeMap<String, Tensor> {
+        // The first ids exist in every vocabulary.
+        let ids: Vec<i64> = (0..sequence as i64).map(|place| 1 + place % 7).collect();
+        let fixed = |fact: &Fact| prepare::pattern(fact);
+        let facts = facts(&self.graph, sequence);
+        let text_inputs = self
+            .graph
+            .inputs
+            .iter()
+            .all(|input| input.dtype == DType::I64 && input.shape.len() == 2);
+        let tensors = match text_inputs {
+            true => self.padded(&ids, sequence),
+            false => facts.iter().map(fixed).collect(),
+        };
+        self.graph.inputs.iter().map(|input| input.name.clone()).zip(tensors).collect()
+    }
+
+    /// Arithmetic of one run of `sequence` tokens; for a graph that tract runs, of the next planned
+    /// length.
+    pub fn work(&self, sequence: usize) -> Work {
+        match &self.executor {
+            Executor::Kernels { program, .. } => program.work(sequence),
+            Executor::Tract(compiled) => {
+                let found =
+                    compiled.range(sequence..).next().or_else(|| compiled.iter().next_back());
+                let macs = found.map_or(0, |(_, compiled)| compiled.multiply_accumulates());
+                Work { macs, int8_macs: 0 }
+            }
+        }
+    }
+
+    /// The graph's inputs, in order.
+    pub fn inputs(&self) -> &[ValueSpec] {
+        &self.graph.inputs
+    }
+
+    /// The graph's outputs, in order.
+    pub fn outputs(&self) -> &[ValueSpec] {
+        &self.graph.outputs
+    }
+
+    /// What it takes from memory at most.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// What the bundle says of itself.
+    pub fn manifest(&self) -> &Manifest {
+        self.bundle.manifest()
+    }
+
+    /// Longest sequence that it takes, in tokens; `usize::MAX` where its shapes are fixed.
+    pub fn longest(&self) -> usize {
+        self.longest
+    }
+
+    /// What runs the graph: `kernels` for our own from end to end, else `tract`.
+    pub fn executor(&self) -> &'static str {
+        match self.executor {
+            Executor::Kernels { .. } => "kernels",
+            Executor::Tract(_) => "tract",
+        }
+    }
+}
+
+/// What a session of the model at `path` would take from memory, for each sequence length that it is
+/// planned for up to that of `options`, the longest first. The budget of `options` is not looked at.
+///
+/// # Errors
+/// As [`Session::open`].
+pub fn plans(path: &Path, options: &Options) -> Result<Vec<Plan>> {
+    let bundle = bundle_at(path, options)?;
+    let (graph, planned) = (bundle.graph()?, planned(&bundle, options.sequence)?);
+    if on_kernels(&graph) {
+        let program = Program::lower(&bundle, &graph)?;
+        return Ok(kernel_plans(&bundle, &program, &planned, options.threads.get()));
+    }
+    // tract tells what it needs only once it has compiled; one session serves all lengths.
+    let options = Options { budget: Budget::UNLIMITED, ..*options };
+    Ok(vec![*Session::from_bundle(bundle, &options)?.plan()])
+}
+
+fn bundle_at(path: &Path, options: &Options) -> Result<Bundle> {
+    match Bundle::is_bundle(path)? {
+        true => Bundle::open(path),
+        false => prepare::bundle_of_onnx(path, options.sequence),
+    }
+}
+
+/// Whether the stored graph is in our kernels' form; `prepare` fuses all of it or nothing.
+fn on_kernels(graph: &Graph) -> bool {
+    graph.nodes.iter().any(|node| node.domain == DRAM_DOMAIN)
+}
+
+/// The part that an i64 input `[batch, sequence]` plays, by the names that exporters give.
+enum InputKind {
+    Ids,
+    Mask,
+    Segments,
+}
+
+impl InputKind {
+    fn of(input: &ValueSpec) -> InputKind {
+        match input.name.as_str() {
+            name if name.contains("mask") => InputKind::Mask,
+            name if name.contains("type") || name.contains("segment") => InputKind::Segments,
+            _ => InputKind::Ids,
+        }
+    }
+}
+
+/// The planned lengths up to `limit`, ascending. A limit below the shortest is a length of its own.
+fn planned(bundle: &Bundle, limit: Option<usize>) -> Result<Vec<usize>> {
+    let sequences = &bundle.manifest().sequences;
+    let (Some(limit), Some(&longest)) = (limit, sequences.last()) else {
+        return Ok(sequences.clone());
+    };
+    if limit > longest || limit == 0 {
+        return Err(Error::Input {
+            name: "sequence".to_owned(),
+            expected: format!("1 to {longest} tokens"),
+            got: format!("{limit}; pack it with a longer `--seq`"),
+        });
+    }
+    let mut planned: Vec<usize> =
+        sequences.iter().copied().filter(|&length| length < limit).collect();
+    planned.push(limit);
+    Ok(planned)
+}
+
+/// Plans for each planned length, the longest first.
+fn kernel_plans(
+    bundle: &Bundle,
+    program: &Program,
+    planned: &[usize],
+    threads: usize,
+) -> Vec<Plan> {
+    let tokenizer_bytes = bundle.tokenizer().map_or(0, |json| text::memory_bytes(json.len()));
+    let plan = |&length: &usize| {
+        let length = length.min(program.positions);
+        let needs = program.needs(length, threads);
+        Plan {
+            weights_bytes: bundle.len() as u64,
+            activations_bytes: needs.activations_bytes(),
+            scratch_bytes: needs.scratch_bytes() + OPENING_BYTES,
+            tokenizer_bytes,
+            sequence: Some(length),
+        }
+    };
+    planned.iter().rev().map(plan).collect()
+}
+
+/// Upper bound of what opening takes besides: the parsed manifest and graph, names, steps.
+const OPENING_BYTES: u64 = 512 * 1024;
+
+/// Before compilation (`compiled` is `None`) a lower bound, afterwards the plan.
+fn tract_plan(
+    bundle: &Bundle,
+    compiled: Option<&BTreeMap<usize, Compiled>>,
+    sequence: Option<usize>,
+) -> Plan {
+    let tokenizer_bytes = bundle.tokenizer().map_or(0, |json| text::memory_bytes(json.len()));
+    let mapped = bundle.len() as u64;
+    let memory: Vec<(u64, u64)> =
+        compiled.map_or(Vec::new(), |compiled| compiled.values().map(Compiled::memory).collect());
+    let constants: u64 = memory.iter().map(|(constants, _)| constants).sum();
+    // While it compiles, tract holds the graph's own copy and the packed one.
+    let weights_bytes = mapped + if compiled.is_some() { 2 * constants + mapped } else { mapped };
+    Plan {
+        weights_bytes,
+        activations_bytes: memory.iter().map(|(_, live)| *live).max().unwrap_or(0),
+        scratch_bytes: OPENING_BYTES,
+        tokenizer_bytes,
+        sequence,
+    }
+}
+
+/// Concrete types and shapes of a graph's inputs: a batch of one, every other symbol `length`.
+pub(crate) fn facts(graph: &Graph, length: usize) -> Vec<Fact> {
+    let extent = |(axis, dim): (usize, &Dim)| match dim {
+        Dim::Fixed(extent) => *extent,
+        Dim::Symbol(_) if axis == 0 => 1,
+        Dim::Symbol(_) => length,
+    };
+    let fact = |input: &ValueSpec| Fact {
+        dtype: input.dtype,
+        shape: input.shape.iter().enumerate().map(extent).collect(),
+    };
+    graph.inputs.iter().map(fact).collect()
+}
+
+/// The graph with its constants copied out of the bundle, as tract needs them.
+fn with_constants(bundle: &Bundle, graph: &Graph) -> Result<Graph> {
+    let tensor = |entry: &crate::manifest::TensorEntry| {
+        let bytes = bundle.section(entry.extent()).to_vec();
+        Ok((entry.name.clone(), Tensor::from_bytes(entry.dtype, &entry.shape, bytes)?))
+    };
+    let initializers = bundle.manifest().tensors.iter().map(tensor).collect::<Result<_>>()?;
+    debug_assert!(graph.nodes.iter().all(Node::is_onnx), "tract runs no operators of ours");
+    Ok(Graph { initializers, ..graph.clone() })
+}
+
+/// Output `index` of each row of a batch, one below the other.
+fn stacked(results: &[Vec<Tensor>], index: usize) -> Result<Tensor> {
+    let first = &results[0][index];
+    let mut shape = first.shape().to_vec();
+    shape[0] = results.len();
+    let bytes = results.iter().flat_map(|outputs| outputs[index].bytes()).copied().collect();
+    Tensor::from_bytes(first.dtype(), &shape, bytes)
+}
