@@ -163,7 +163,9 @@ impl Recipe {
             t if !(0.0..1.0).contains(&t.weight_decay) => {
                 fault("`weight_decay` from 0 to below 1", t.weight_decay.to_string())
             }
-            t if !(t.clip_norm > 0.0) => fault("`clip_norm` above 0", t.clip_norm.to_string()),
+            t if t.clip_norm.is_nan() || t.clip_norm <= 0.0 => {
+                fault("`clip_norm` above 0", t.clip_norm.to_string())
+            }
             _ => Ok(()),
         }
     }

@@ -5,12 +5,8 @@
 pub(crate) struct Random(u64);
 
 impl Random {
-    pub(crate) fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-
     /// A generator of its own for each `name` and `number` under the same seed.
-    pub(crate) fn named(seed: u64, name: &str, number: usize) -> Random {
+    pub(crate) fn new(seed: u64, name: &str, number: usize) -> Random {
         let hash = blake3::hash(format!("{seed}/{name}/{number}").as_bytes());
         let (word, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
         Random(u64::from_le_bytes(*word))
@@ -50,7 +46,7 @@ mod tests {
     #[test]
     fn words_are_those_of_the_reference_implementation() {
         // Vigna's splitmix64.c, seed 1234567.
-        let mut random = Random::new(1_234_567);
+        let mut random = Random(1_234_567);
         let words = [random.word(), random.word(), random.word()];
         assert_eq!(
             words,
@@ -60,7 +56,7 @@ mod tests {
 
     #[test]
     fn normals_have_mean_zero_and_deviation_one() {
-        let mut random = Random::new(3);
+        let mut random = Random(3);
         let draws: Vec<f64> = (0..20_000).map(|_| f64::from(random.normal())).collect();
         let mean = draws.iter().sum::<f64>() / 20_000.0;
         let variance = draws.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 20_000.0;

@@ -92,7 +92,7 @@ impl Lesson<'_> {
     }
 
     fn order(&self, epoch: usize) -> Vec<Vec<usize>> {
-        let mut random = Random::named(self.seed, self.stage.name(), epoch);
+        let mut random = Random::new(self.seed, self.stage.name(), epoch);
         self.train.shuffled(self.training.batch, &mut random)
     }
 
