@@ -2,7 +2,8 @@
 
 use crate::seed::Random;
 
-/// Tokenized examples: ids from `[CLS]` to `[SEP]`, and the index of each label.
+/// Tokenized examples: ids from `[CLS]` to `[SEP]`, and the index of the label of each. Rows after
+/// the last label have none.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Examples {
     pub(crate) rows: Vec<Vec<u32>>,

@@ -21,20 +21,29 @@ impl Random {
         z ^ (z >> 31)
     }
 
+    /// Uniform between 0 and 1, both excluded.
+    pub(crate) fn uniform(&mut self) -> f64 {
+        // The top 53 bits, moved off zero, where a logarithm has no value.
+        ((self.word() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+    }
+
+    /// Uniform over the numbers below `limit`, which is above 0. The bias of the remainder is below
+    /// `limit / 2^64`.
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
+        (self.word() % limit as u64) as usize
+    }
+
     /// Normal with mean 0 and deviation 1 (Box and Muller 1958).
     pub(crate) fn normal(&mut self) -> f32 {
-        // The top 53 bits, moved off zero, where the logarithm has no value.
-        let mut uniform = || ((self.word() >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-        let (radius, angle) = (uniform(), uniform());
+        let (radius, angle) = (self.uniform(), self.uniform());
         ((-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()) as f32
     }
 
-    /// Puts `items` into random order (Fisher and Yates). The remainder's bias is below
-    /// `items.len() / 2^64`.
+    /// Puts `items` into random order (Fisher and Yates).
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
-            let chosen = self.word() % (last as u64 + 1);
-            items.swap(last, chosen as usize);
+            let chosen = self.below(last + 1);
+            items.swap(last, chosen);
         }
     }
 }

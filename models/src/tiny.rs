@@ -160,6 +160,7 @@ clip_norm = 1.0
 [data]
 train = "train.tsv"
 validation = "val.tsv"
+variations = 1
 licence = "none"
 
 [student]
