@@ -185,7 +185,7 @@ fn text(measured: &Measured) -> String {
     rows.push(row("int8 MACs", format!("{:.1} %", 100.0 * measured.int8_mac_share)));
     let tokens = measured.seq.map_or(String::new(), |seq| format!("{seq} tokens, "));
     let (count, threads) = (measured.inferences, measured.threads);
-    format!("{}{tokens}{threads} threads, {count} inferences\n", table(&rows))
+    format!("{}{tokens}threads {threads}, {count} inferences\n", table(&rows))
 }
 
 #[cfg(test)]

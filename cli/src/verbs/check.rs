@@ -1,18 +1,17 @@
 //! `dram check`: every reason why a model will not run, all at once.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
 use dram_runtime::Budget;
 use dram_runtime::plan::Size;
+use dram_runtime::session::{self, Options};
 use serde_json::json;
 
 use crate::Answer;
 use crate::output::Output;
 use crate::verbs::boards;
-use crate::verbs::plan::plans;
 
 /// List every operator that will not run, all at once
 #[derive(Debug, Args)]
@@ -33,7 +32,7 @@ impl Check {
         if let (Some(board), true) = (board, findings.is_empty()) {
             let usable = board.ram_usable_bytes.value;
             let admitted =
-                Budget::bytes(usable).admit(&plans(&self.model, NonZeroUsize::MIN, None)?);
+                Budget::bytes(usable).admit(&session::plans(&self.model, &Options::default())?);
             findings.extend(admitted.err().map(|refusal| format!("{}: {refusal}", board.name)));
         }
         let place = board.map_or(String::new(), |board| {

@@ -1,12 +1,13 @@
 //! `dram plan`: peak RAM by part, known before anything is loaded.
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
 use dram_runtime::plan::{self, Size};
-use dram_runtime::{Budget, Error, Options, Session};
+use dram_runtime::session::{self, Options};
+use dram_runtime::{Budget, Error};
 use serde_json::json;
 
 use crate::Answer;
@@ -41,7 +42,9 @@ impl Plan {
         let board = self.board.as_deref().map(boards::named).transpose()?;
         let on_board = board.map(|board| Budget::bytes(board.ram_usable_bytes.value));
         let budget = self.ram.or(on_board);
-        let plans = plans(&self.file, self.threads, self.seq.map(NonZeroUsize::get))?;
+        let sequence = self.seq.map(NonZeroUsize::get);
+        let options = Options { threads: self.threads, sequence, ..Options::default() };
+        let plans = session::plans(&self.file, &options)?;
         let plan = plans[0];
         let refusal = match budget.unwrap_or(Budget::UNLIMITED).admit(&plans) {
             Ok(()) => None,
@@ -82,26 +85,6 @@ impl Plan {
         )?;
         Ok(if refusal.is_none() { Answer::Yes } else { Answer::No })
     }
-}
-
-/// What the model at `path` needs for sequences of at most `longest` tokens, and for each shorter
-/// length that it was packed for; the longest first. Never empty.
-///
-/// # Errors
-/// Those of [`Session::open`].
-pub(crate) fn plans(
-    path: &Path,
-    threads: NonZeroUsize,
-    longest: Option<usize>,
-) -> dram_runtime::Result<Vec<plan::Plan>> {
-    let open = |sequence| Session::open(path, &Options { threads, sequence, ..Options::default() });
-    let session = open(longest)?;
-    let mut plans = vec![*session.plan()];
-    let longest = session.plan().sequence.unwrap_or(0);
-    for &shorter in session.manifest().sequences.iter().rev().filter(|&&length| length < longest) {
-        plans.push(*open(Some(shorter))?.plan());
-    }
-    Ok(plans)
 }
 
 /// A row for each part, a column for each sequence length.
