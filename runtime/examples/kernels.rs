@@ -17,9 +17,9 @@ fn main() {
         Cpu::available().filter(|cpu| wanted.as_deref().is_none_or(|name| name == cpu.name()))
     {
         println!(
-            "\n{cpu}: f32 limit {:.0} GFLOP/s, int8 limit {:.0} GOP/s",
-            peak_f32(cpu),
-            peak_i8(cpu)
+            "\n{cpu}: in the first-level cache f32 {:.0} GFLOP/s, int8 {:.0} GOP/s",
+            cached_f32(cpu),
+            cached_i8(cpu)
         );
         SHAPES.iter().for_each(|&shape| linear(cpu, shape));
         rows(cpu);
@@ -45,8 +45,8 @@ fn floats(len: usize) -> Vec<f32> {
     (0..len).map(|i| ((i * 7919) % 2003) as f32 / 1001.0 - 1.0).collect()
 }
 
-/// A layer whose operands stay in the first-level cache comes as near to the limit as code can.
-fn peak_f32(cpu: Cpu) -> f64 {
+/// A layer whose operands stay in the first-level cache: what the memory beyond it takes is the difference.
+fn cached_f32(cpu: Cpu) -> f64 {
     let layer = LayerF32::new(128, 32);
     let (x, mut out) = (floats(12 * 128), vec![0.0; 12 * 32]);
     let calls = 200;
@@ -58,7 +58,7 @@ fn peak_f32(cpu: Cpu) -> f64 {
     (calls * 2 * 12 * 128 * 32) as f64 / seconds / 1e9
 }
 
-fn peak_i8(cpu: Cpu) -> f64 {
+fn cached_i8(cpu: Cpu) -> f64 {
     let layer = LayerI8::new(512, 32);
     let (x, rows, mut out) = (vec![3; 12 * 512], [RowScale::default(); 12], vec![0.0; 12 * 32]);
     let calls = 200;

@@ -65,7 +65,8 @@ fn sections(manifest: &Manifest, manifest_bytes: usize, bytes: &[u8]) -> Result<
     let mut end = HEADER_BYTES + manifest_bytes;
     let mut follow = |name: &str, extent: Extent| {
         let start = end.next_multiple_of(ALIGNMENT);
-        let reach = extent.offset.checked_add(extent.bytes).filter(|&reach| reach <= bytes.len() as u64);
+        let reach =
+            extent.offset.checked_add(extent.bytes).filter(|&reach| reach <= bytes.len() as u64);
         let (Some(reach), true) = (reach, extent.offset == start as u64) else {
             return Err(format!(
                 "section `{name}` is {} bytes at {}, expected at {start} within {}",
@@ -90,7 +91,10 @@ fn sections(manifest: &Manifest, manifest_bytes: usize, bytes: &[u8]) -> Result<
         let needed = tensor.shape.iter().try_fold(tensor.dtype.size(), |n, &e| n.checked_mul(e));
         if needed.map(|needed| needed as u64) != Some(tensor.bytes) {
             let (dtype, shape) = (tensor.dtype, &tensor.shape);
-            return Err(format!("tensor `{}` {dtype} {shape:?} has {} bytes", tensor.name, tensor.bytes));
+            return Err(format!(
+                "tensor `{}` {dtype} {shape:?} has {} bytes",
+                tensor.name, tensor.bytes
+            ));
         }
         if !names.insert(&tensor.name) {
             return Err(format!("tensor `{}` is there twice", tensor.name));

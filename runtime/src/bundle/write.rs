@@ -52,7 +52,8 @@ pub fn write(path: &Path, parts: &Parts) -> Result<()> {
 
 /// The bytes of the bundle, the same for the same parts.
 pub fn image(parts: &Parts) -> Vec<u8> {
-    let graph_bytes = Graph { metadata: BTreeMap::new(), ..parts.graph.clone_without_initializers() }.to_onnx();
+    let graph_bytes =
+        Graph { metadata: BTreeMap::new(), ..parts.graph.clone_without_initializers() }.to_onnx();
     let mut manifest = Manifest {
         name: parts.graph.name.clone(),
         task: parts.task,
@@ -127,7 +128,8 @@ fn settle(manifest: &mut Manifest) -> Vec<u8> {
         for tensor in &mut manifest.tensors {
             tensor.offset = place(tensor.bytes);
         }
-        let next = serde_json::to_vec(&manifest).expect("a manifest holds only strings and numbers");
+        let next =
+            serde_json::to_vec(&manifest).expect("a manifest holds only strings and numbers");
         if next.len() == text.len() {
             return next;
         }

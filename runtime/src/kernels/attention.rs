@@ -2,9 +2,9 @@
 //! panels once; then twelve queries at a time have their scores, which never leave the first-level cache.
 
 use super::cpu::{Cpu, per_cpu};
-use super::norm;
 use super::pack::PANEL;
-use super::tiles::{self, Strided, TILE_ROWS};
+use super::tiles::{self, Strided, TILE_ROWS, Tile};
+use super::{lanes, math};
 
 /// Added to the score of a key that the mask excludes: far below every score, and finite, so that a row
 /// whose keys are all excluded attends to all alike.
@@ -166,62 +166,70 @@ impl Block {
         out: &mut [f32],
     ) {
         let stride = bias.len();
+        scores.chunks_exact_mut(stride).take(self.rows).for_each(|row| row.copy_from_slice(bias));
         for (group, keys_values) in packed.chunks_exact(self.heads.group_len()).enumerate() {
             let keys = &keys_values[self.head * self.heads.head_len()..];
             let scores = &mut scores[group * PANEL..];
-            for row in 0..self.rows {
-                scores[row * stride..][..PANEL].copy_from_slice(&bias[group * PANEL..][..PANEL]);
-            }
             tiles::multiply_f32(self.cpu, self.rows, queries, keys, scores, stride);
         }
-        let mut totals = [1.0; TILE_ROWS];
-        exponentials(self.cpu, &mut scores[..self.rows * stride], stride, self.tokens, &mut totals);
+        let mut shares = [1.0; TILE_ROWS];
+        exponentials(self.cpu, &mut scores[..self.rows * stride], stride, self.tokens, &mut shares);
+        let mut sums = Tile([[0.0; PANEL]; TILE_ROWS]);
         for panel in 0..self.heads.value_panels() {
-            let sums = self.weigh_values(scores, stride, packed, panel);
-            self.store(&sums, &totals, panel, out);
+            self.weigh_values(scores, stride, packed, panel, &mut sums);
+            self.store(&sums.0, &shares, panel, out);
         }
     }
 
-    /// `scores [rows, tokens] x values [tokens, 32]` of one panel of columns.
+    /// `sums = scores [rows, tokens] x values [tokens, 32]`, the values of one panel of columns.
     fn weigh_values(
         &self,
         scores: &[f32],
         stride: usize,
         packed: &[f32],
         panel: usize,
-    ) -> [[f32; PANEL]; TILE_ROWS] {
-        let mut sums = [[0.0; PANEL]; TILE_ROWS];
+        sums: &mut Tile<f32>,
+    ) {
+        let sums = sums.0.as_flattened_mut();
+        sums.fill(0.0);
         let before =
             self.head * self.heads.head_len() + (self.heads.head_width + panel * PANEL) * PANEL;
         for (group, keys_values) in packed.chunks_exact(self.heads.group_len()).enumerate() {
             let first = group * PANEL;
             let width = PANEL.min(self.tokens - first);
             let left = Strided { values: &scores[first..], stride, width };
-            let values = &keys_values[before..];
-            tiles::multiply_f32(self.cpu, self.rows, left, values, sums.as_flattened_mut(), PANEL);
+            tiles::multiply_f32(self.cpu, self.rows, left, &keys_values[before..], sums, PANEL);
         }
-        sums
     }
 
-    fn store(&self, sums: &[[f32; PANEL]], totals: &[f32], panel: usize, out: &mut [f32]) {
+    fn store(&self, sums: &[[f32; PANEL]], shares: &[f32], panel: usize, out: &mut [f32]) {
         let columns = PANEL.min(self.heads.head_width - panel * PANEL);
         let first = self.head * self.heads.head_width + panel * PANEL;
         let rows = out.chunks_exact_mut(self.heads.hidden());
-        for ((row, sums), total) in rows.zip(sums).zip(totals) {
+        for ((row, sums), share) in rows.zip(sums).zip(shares) {
             for (out, sum) in row[first..][..columns].iter_mut().zip(sums) {
-                *out = sum / total;
+                *out = sum * share;
             }
         }
     }
 }
 
-/// Replaces the first `tokens` scores of each row by their exponentials; `totals` are the sums of them.
-fn exponentials(cpu: Cpu, scores: &mut [f32], stride: usize, tokens: usize, totals: &mut [f32]) {
+/// Replaces the first `tokens` scores of each row by `e^(score - largest)`; `shares` get one over their sums.
+///
+/// A pass over all rows for each step, where [`softmax`](super::softmax) takes a row at a time: the steps of one row
+/// wait for each other, those of twelve do not.
+fn exponentials(cpu: Cpu, scores: &mut [f32], stride: usize, tokens: usize, shares: &mut [f32]) {
     #[inline(always)]
-    fn body(scores: &mut [f32], stride: usize, tokens: usize, totals: &mut [f32]) {
-        for (row, total) in scores.chunks_exact_mut(stride).zip(totals) {
-            *total = norm::exponentials(&mut row[..tokens]);
+    fn body(scores: &mut [f32], stride: usize, tokens: usize, shares: &mut [f32]) {
+        for (row, largest) in scores.chunks_exact(stride).zip(&mut *shares) {
+            *largest = lanes::max(&row[..tokens], f32::MIN);
+        }
+        for (row, largest) in scores.chunks_exact_mut(stride).zip(&mut *shares) {
+            row[..tokens].iter_mut().for_each(|score| *score = math::exp_of(*score - *largest));
+        }
+        for (row, share) in scores.chunks_exact(stride).zip(shares) {
+            *share = 1.0 / lanes::sum(&row[..tokens], |value| value);
         }
     }
-    per_cpu!(cpu, body(scores: &mut [f32], stride: usize, tokens: usize, totals: &mut [f32]))
+    per_cpu!(cpu, body(scores: &mut [f32], stride: usize, tokens: usize, shares: &mut [f32]))
 }

@@ -1,9 +1,15 @@
-//! Reductions in one fixed order: sixteen strided lanes, then a tree. An order that every vector width
+//! Reductions in one fixed order: thirty-two strided lanes, then a tree. An order that every vector width
 //! can follow is what makes sums of floats the same bits on every CPU.
 
-const LANES: usize = 16;
+use std::hint::black_box;
 
-/// Sum of `term(value)`: lane `l` adds the values `l`, `l + 16`, ... in turn, then the upper half of the
+const LANES: usize = 32;
+
+/// Lanes on cache lines of their own, so that what is stored wide can be loaded narrow at once.
+#[repr(align(64))]
+struct Aligned([f32; LANES]);
+
+/// Sum of `term(value)`: lane `l` adds the values `l`, `l + 32`, ... in turn, then the upper half of the
 /// lanes is added to the lower until one is left.
 #[inline(always)]
 pub(super) fn sum(values: &[f32], term: impl Fn(f32) -> f32) -> f32 {
@@ -13,7 +19,7 @@ pub(super) fn sum(values: &[f32], term: impl Fn(f32) -> f32) -> f32 {
 /// The largest value; `start` when there is none larger. NaN is passed over.
 #[inline(always)]
 pub(super) fn max(values: &[f32], start: f32) -> f32 {
-    // Written as a choice because it is one instruction everywhere, which `f32::max` is not.
+    // Written as a choice because that is one instruction everywhere, which `f32::max` is not.
     let larger = |a: f32, b: f32| if b > a { b } else { a };
     reduce(values, start, larger, larger)
 }
@@ -39,10 +45,12 @@ fn reduce(
             *lane = step(*lane, value);
         }
     }
+    // Seen together with the tree, the lanes of the loop would be split into narrow vectors.
+    let Aligned(mut lanes) = black_box(Aligned(lanes));
     for (lane, &value) in lanes.iter_mut().zip(rest) {
         *lane = step(*lane, value);
     }
-    for half in [8, 4, 2, 1] {
+    for half in [16, 8, 4, 2, 1] {
         for lane in 0..half {
             lanes[lane] = join(lanes[lane], lanes[lane + half]);
         }

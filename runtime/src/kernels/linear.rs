@@ -4,7 +4,7 @@ use super::cpu::{Cpu, per_cpu};
 use super::math;
 use super::pack::{PANEL, PackedF32, PackedI8, quantized_width};
 use super::quantize::RowScale;
-use super::tiles::{self, Strided, TILE_ROWS};
+use super::tiles::{self, Strided, TILE_ROWS, Tile};
 use std::ops::Range;
 
 /// The rows of the left side that are gone through panel by panel before the next ones: they should stay
@@ -50,12 +50,15 @@ pub fn linear_f32(
     let (k, n) = (weights.k(), weights.n());
     let m = rows_of(out, n, epilogue);
     assert_eq!(x.len(), m * k, "x is [m, k]");
+    let mut sums = Tile([[0.0; PANEL]; TILE_ROWS]);
     for_each_block(m, n, |rows, panel| {
-        let mut sums = [*weights.bias(panel); TILE_ROWS];
+        let sums = &mut sums.0[..rows.len()];
+        sums.fill(*weights.bias(panel));
         let left = Strided { values: &x[rows.start * k..], stride: k, width: k };
-        let flat = sums.as_flattened_mut();
-        tiles::multiply_f32(cpu, rows.len(), left, weights.panel(panel), flat, PANEL);
-        store_f32(cpu, &sums[..rows.len()], &epilogue, &mut Window::new(out, n, rows.start, panel));
+        let panels = weights.panel(panel);
+        tiles::multiply_f32(cpu, rows.len(), left, panels, sums.as_flattened_mut(), PANEL);
+        let window = Window::new(n, rows.start, panel);
+        store_f32(cpu, sums, window.epilogue(epilogue), window, &mut out[window.start..]);
     });
 }
 
@@ -82,22 +85,20 @@ pub fn linear_i8(
         (m * width, m),
         "x is [m, quantized_width(k)] and has a scale a row"
     );
+    let mut sums = Tile([[0; PANEL]; TILE_ROWS]);
     for_each_block(m, n, |block, panel| {
-        let scales = &rows[block.clone()];
-        let mut sums = [[0; PANEL]; TILE_ROWS];
-        let sums = &mut sums[..scales.len()];
-        start_from_zero_points(cpu, scales, weights.column_sums(panel), sums);
         let left = Strided { values: &x[block.start * width..], stride: width, width };
-        tiles::multiply_i8(cpu, left, weights.panel(panel), sums);
-        let columns = Columns { scales: weights.scales(panel), bias: weights.bias(panel) };
-        store_i8(
-            cpu,
-            sums,
-            scales,
-            columns,
-            &epilogue,
-            &mut Window::new(out, n, block.start, panel),
-        );
+        tiles::multiply_i8(cpu, left, weights.panel(panel), &mut sums.0[..block.len()]);
+        let sums = Sums {
+            products: &sums.0[..block.len()],
+            rows: &rows[block.clone()],
+            offset: tiles::i8_offset(cpu),
+            column_sums: weights.column_sums(panel),
+            scales: weights.scales(panel),
+            bias: weights.bias(panel),
+        };
+        let window = Window::new(n, block.start, panel);
+        store_i8(cpu, sums, window.epilogue(epilogue), window, &mut out[window.start..]);
     });
 }
 
@@ -123,139 +124,122 @@ fn for_each_block(m: usize, n: usize, mut block: impl FnMut(Range<usize>, usize)
     }
 }
 
-/// The columns of one panel in the rows of a result from `start` on.
-struct Window<'a> {
-    out: &'a mut [f32],
-    n: usize,
+/// The columns of one panel, in rows of `n`, from the element `start` on.
+#[derive(Clone, Copy)]
+struct Window {
     start: usize,
+    n: usize,
     columns: usize,
 }
 
-impl<'a> Window<'a> {
-    fn new(out: &'a mut [f32], n: usize, row: usize, panel: usize) -> Window<'a> {
-        Window { out, n, start: row * n + panel * PANEL, columns: PANEL.min(n - panel * PANEL) }
+impl Window {
+    fn new(n: usize, row: usize, panel: usize) -> Window {
+        Window { start: row * n + panel * PANEL, n, columns: PANEL.min(n - panel * PANEL) }
     }
 
-    #[inline(always)]
-    fn row(&self, row: usize) -> Range<usize> {
-        let start = self.start + row * self.n;
-        start..start + self.columns
+    /// The epilogue of a layer, for what starts with this window.
+    fn epilogue(self, whole: Epilogue<'_>) -> Epilogue<'_> {
+        Epilogue { residual: whole.residual.map(|terms| &terms[self.start..]), ..whole }
     }
 }
 
-struct Columns<'a> {
+/// The products of a tile, and what makes sums of floats of them.
+#[derive(Clone, Copy)]
+struct Sums<'a> {
+    products: &'a [[i32; PANEL]],
+    rows: &'a [RowScale],
+    offset: i32,
+    column_sums: &'a [i32; PANEL],
     scales: &'a [f32; PANEL],
     bias: &'a [f32; PANEL],
 }
 
-fn start_from_zero_points(
-    cpu: Cpu,
-    rows: &[RowScale],
-    column_sums: &[i32; PANEL],
-    sums: &mut [[i32; PANEL]],
-) {
-    let offset = tiles::i8_offset(cpu);
-    for (row, sums) in rows.iter().zip(sums) {
-        let factor = offset - i32::from(row.zero_point);
-        for (sum, &column) in sums.iter_mut().zip(column_sums) {
-            *sum = column.wrapping_mul(factor);
-        }
+impl<'a> Sums<'a> {
+    /// `(products - zero_point * column_sums) * (row scale * column scale) + bias` of one row.
+    #[inline(always)]
+    fn row(self, row: usize) -> impl Iterator<Item = f32> + 'a {
+        let RowScale { scale, zero_point } = self.rows[row];
+        let factor = self.offset - i32::from(zero_point);
+        let columns = self.column_sums.iter().zip(self.scales).zip(self.bias);
+        self.products[row].iter().zip(columns).map(move |(product, ((sum, column), &bias))| {
+            let exact = product.wrapping_add(sum.wrapping_mul(factor));
+            (exact as f32).mul_add(scale * column, bias)
+        })
     }
 }
 
-fn store_f32(cpu: Cpu, sums: &[[f32; PANEL]], epilogue: &Epilogue<'_>, window: &mut Window<'_>) {
-    #[inline(always)]
-    fn body(sums: &[[f32; PANEL]], epilogue: &Epilogue<'_>, window: &mut Window<'_>) {
-        finish(sums.len(), |row| sums[row], epilogue, window);
-    }
-    per_cpu!(cpu, body(sums: &[[f32; PANEL]], epilogue: &Epilogue<'_>, window: &mut Window<'_>))
-}
-
-fn store_i8(
+// `out` is an argument of its own: only as one does the compiler know that nothing else overlaps it.
+fn store_f32(
     cpu: Cpu,
-    sums: &[[i32; PANEL]],
-    rows: &[RowScale],
-    columns: Columns<'_>,
-    epilogue: &Epilogue<'_>,
-    window: &mut Window<'_>,
+    sums: &[[f32; PANEL]],
+    epilogue: Epilogue<'_>,
+    window: Window,
+    out: &mut [f32],
 ) {
     #[inline(always)]
-    fn body(
-        sums: &[[i32; PANEL]],
-        rows: &[RowScale],
-        columns: Columns<'_>,
-        epilogue: &Epilogue<'_>,
-        window: &mut Window<'_>,
-    ) {
-        let dequantized = |row: usize| {
-            let (sums, scale) = (&sums[row], rows[row].scale);
-            let mut values = *columns.bias;
-            for ((value, &sum), column) in values.iter_mut().zip(sums).zip(columns.scales) {
-                *value = (sum as f32).mul_add(scale * column, *value);
-            }
-            values
-        };
-        finish(sums.len(), dequantized, epilogue, window);
+    fn body(sums: &[[f32; PANEL]], epilogue: Epilogue<'_>, window: Window, out: &mut [f32]) {
+        finish(sums.len(), |row| sums[row].iter().copied(), epilogue, window, out);
     }
     per_cpu!(cpu, body(
-        sums: &[[i32; PANEL]],
-        rows: &[RowScale],
-        columns: Columns<'_>,
-        epilogue: &Epilogue<'_>,
-        window: &mut Window<'_>,
+        sums: &[[f32; PANEL]],
+        epilogue: Epilogue<'_>,
+        window: Window,
+        out: &mut [f32],
     ))
 }
 
+fn store_i8(cpu: Cpu, sums: Sums<'_>, epilogue: Epilogue<'_>, window: Window, out: &mut [f32]) {
+    #[inline(always)]
+    fn body(sums: Sums<'_>, epilogue: Epilogue<'_>, window: Window, out: &mut [f32]) {
+        finish(sums.rows.len(), |row| sums.row(row), epilogue, window, out);
+    }
+    per_cpu!(cpu, body(sums: Sums<'_>, epilogue: Epilogue<'_>, window: Window, out: &mut [f32]))
+}
+
+/// Stores `values(row)` as the epilogue wants it.
 #[inline(always)]
-fn finish(
+fn finish<V: Iterator<Item = f32>>(
     rows: usize,
-    values: impl Fn(usize) -> [f32; PANEL],
-    epilogue: &Epilogue<'_>,
-    window: &mut Window<'_>,
+    values: impl Fn(usize) -> V,
+    epilogue: Epilogue<'_>,
+    window: Window,
+    out: &mut [f32],
 ) {
     let terms = epilogue.residual;
     match epilogue.activation {
-        Activation::None => store(rows, values, |value| value, terms, window),
-        Activation::Relu => {
-            store(rows, values, |value| if value < 0.0 { 0.0 } else { value }, terms, window)
-        }
-        Activation::Gelu => store(rows, values, math::gelu_of, terms, window),
-        Activation::Tanh => store(rows, values, math::tanh_of, terms, window),
+        Activation::None => store(rows, values, terms, window, out),
+        Activation::Relu => store(rows, |row| values(row).map(math::relu_of), terms, window, out),
+        Activation::Gelu => store(rows, |row| values(row).map(math::gelu_of), terms, window, out),
+        Activation::Tanh => store(rows, |row| values(row).map(math::tanh_of), terms, window, out),
     }
 }
 
 #[inline(always)]
-fn store(
+fn store<V: Iterator<Item = f32>>(
     rows: usize,
-    values: impl Fn(usize) -> [f32; PANEL],
-    activation: impl Fn(f32) -> f32,
-    residual: Option<&[f32]>,
-    window: &mut Window<'_>,
+    values: impl Fn(usize) -> V,
+    terms: Option<&[f32]>,
+    window: Window,
+    out: &mut [f32],
 ) {
     for row in 0..rows {
-        let mut values = values(row);
-        values.iter_mut().for_each(|value| *value = activation(*value));
-        let range = window.row(row);
-        if let Some(terms) = residual {
-            add_terms(&mut values, &terms[range.clone()]);
+        let range = row * window.n..row * window.n + window.columns;
+        let terms = terms.map(|terms| &terms[range.clone()]);
+        let out = &mut out[range];
+        // Only the last panel of a layer is ragged; the others have a length that the compiler knows.
+        if out.len() == PANEL {
+            store_row(&mut out[..PANEL], values(row), terms);
+        } else {
+            store_row(out, values(row), terms);
         }
-        copy_columns(&values, &mut window.out[range]);
-    }
-}
-
-// Only the last panel of a layer can be ragged; the others have a length that the compiler knows.
-#[inline(always)]
-fn add_terms(values: &mut [f32; PANEL], terms: &[f32]) {
-    match terms.as_array::<PANEL>() {
-        Some(terms) => values.iter_mut().zip(terms).for_each(|(value, term)| *value += term),
-        None => values.iter_mut().zip(terms).for_each(|(value, term)| *value += term),
     }
 }
 
 #[inline(always)]
-fn copy_columns(values: &[f32; PANEL], out: &mut [f32]) {
-    match out.as_mut_array::<PANEL>() {
-        Some(out) => *out = *values,
-        None => out.copy_from_slice(&values[..out.len()]),
+fn store_row(out: &mut [f32], values: impl Iterator<Item = f32>, terms: Option<&[f32]>) {
+    let pairs = out.iter_mut().zip(values);
+    match terms {
+        None => pairs.for_each(|(out, value)| *out = value),
+        Some(terms) => pairs.zip(terms).for_each(|((out, value), term)| *out = value + term),
     }
 }

@@ -5,7 +5,7 @@
 //! result; AVX2, AVX-512 and NEON forms repeat its operations in its order:
 //! - a float sum over `k` takes one fused multiply-add a term, in order, and is never split;
 //! - an int8 sum is exact in 32 bits;
-//! - a sum along a row goes through sixteen lanes and a fixed tree;
+//! - a sum along a row goes through thirty-two lanes and a fixed tree;
 //! - exp, GELU and tanh are polynomials of IEEE operations, with their largest error stated.
 //!
 //! Not promised: the payload bits of a NaN, and anything about time.

@@ -104,20 +104,58 @@ fn step_of(range: f32, steps: f32) -> f32 {
 #[inline(always)]
 fn quantize_row(values: &[f32], range: RowScale, target: &mut [u8]) {
     let (target, padding) = target.split_at_mut(values.len());
-    for (quantized, &value) in target.iter_mut().zip(values) {
-        *quantized = round_to_u8(value / range.scale, i32::from(range.zero_point));
+    let (scale, zero_point) = (range.scale, range.zero_point);
+    let pairs = target.iter_mut().zip(values);
+    // Within these bounds neither the reciprocal nor a remainder that matters can leave the normal range.
+    if scale > 1e-30 && scale < 1e30 {
+        let reciprocal = 1.0 / scale;
+        pairs.for_each(|(q, &x)| *q = round_to_u8(divide(x, scale, reciprocal), zero_point));
+    } else {
+        pairs.for_each(|(q, &x)| *q = round_to_u8(x / scale, zero_point));
     }
     padding.fill(0);
 }
 
+/// `x / scale`, correctly rounded, in half the time of a division (Markstein 1990): one step of Newton's
+/// makes the quotient faithful, and from a faithful quotient the next one gives the exact rounding.
+#[inline(always)]
+fn divide(x: f32, scale: f32, reciprocal: f32) -> f32 {
+    let estimate = x * reciprocal;
+    let faithful = (-estimate).mul_add(scale, x).mul_add(reciprocal, estimate);
+    (-faithful).mul_add(scale, x).mul_add(reciprocal, faithful)
+}
+
 /// `value` rounded half to even, plus `zero_point`, saturated; NaN is taken for the least value.
 #[inline(always)]
-fn round_to_u8(value: f32, zero_point: i32) -> u8 {
-    // Adding 1.5 * 2^23 rounds half to even and leaves the integer in the low bits; no conversion of a
-    // NaN or of a value beyond i32 can arise, and 512 lies beyond every sum that could be in range.
+fn round_to_u8(value: f32, zero_point: u8) -> u8 {
+    // Adding 1.5 * 2^23 rounds half to even and leaves the integer in the low bits.
     const SHIFT: f32 = 12_582_912.0;
-    let value = if value > -512.0 { value } else { -512.0 };
-    let value = if value < 512.0 { value } else { 512.0 };
-    let rounded = (value + SHIFT).to_bits() as i32 - SHIFT.to_bits() as i32;
-    (rounded + zero_point).clamp(0, 255) as u8
+    let (least, most) = (-f32::from(zero_point), 255.0 - f32::from(zero_point));
+    let value = if value > least { value } else { least };
+    let value = if value < most { value } else { most };
+    ((value + SHIFT).to_bits() as u8).wrapping_add(zero_point)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_quick_division_rounds_as_division_does() {
+        let mut state = 1u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as u32
+        };
+        for _ in 0..3_000_000 {
+            let scale = f32::from_bits(0x3f80_0000 | random() & 0x7f_ffff);
+            // Quotients near a half, where a wrong last bit would show, and any others.
+            let near = (f32::from((random() & 255) as u8) + 0.5) * scale;
+            let near = f32::from_bits(near.to_bits().wrapping_add(random() & 7).wrapping_sub(3));
+            let any = f32::from_bits(0x3f80_0000 | random() & 0x7f_ffff) * 100.0;
+            for x in [near, any] {
+                assert_eq!(divide(x, scale, 1.0 / scale), x / scale, "{x:e} / {scale:e}");
+            }
+        }
+    }
 }

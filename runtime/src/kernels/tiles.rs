@@ -1,4 +1,4 @@
-//! `c += a x b` on tiles of twelve rows by thirty-two columns: the one thing that is written with
+//! `a x b` on tiles of twelve rows by thirty-two columns: the one thing that is written with
 //! intrinsics, once per class of CPU. Everything else in `kernels` reaches it through two safe functions.
 //!
 //! What a tile promises, whichever CPU runs it:
@@ -22,6 +22,10 @@ mod x86_64;
 /// Rows of the largest tile.
 pub(super) const TILE_ROWS: usize = 12;
 
+/// The elements of the largest tile, on cache lines of their own: half of all vectors would straddle two.
+#[repr(align(64))]
+pub(super) struct Tile<T>(pub(super) [[T; PANEL]; TILE_ROWS]);
+
 /// Rows of a matrix that lie `stride` elements apart, each `width` long.
 #[derive(Clone, Copy)]
 pub(super) struct Strided<'a, T> {
@@ -37,7 +41,7 @@ pub(super) struct Strided<'a, T> {
 /// written, in each of R rows, and `b` read over `32 * k` elements.
 type TileF32 = unsafe fn(usize, *const f32, usize, *const f32, *mut f32, usize);
 
-/// `(quads, a, a_stride, b, c)`: `c [R, 32] += a [R, 4 quads] x b [quads, 32, 4]`.
+/// `(quads, a, a_stride, b, c)`: `c [R, 32] = a [R, 4 quads] x b [quads, 32, 4]`.
 ///
 /// # Safety
 /// As for [`TileF32`]; the rows of `c` follow each other.
@@ -69,7 +73,7 @@ pub(super) fn multiply_f32(
     });
 }
 
-/// `c [rows, 32] += (a - i8_offset(cpu)) [rows, 4 quads] x b [quads, 32, 4]`, exact modulo 2^32.
+/// `c [rows, 32] = (a - i8_offset(cpu)) [rows, 4 quads] x b [quads, 32, 4]`, exact modulo 2^32.
 pub(super) fn multiply_i8(cpu: Cpu, a: Strided<'_, u8>, b: &[i8], c: &mut [[i32; PANEL]]) {
     let quads = a.width / 4;
     let rows = c.len();
@@ -96,7 +100,7 @@ pub(super) fn multiply_i8(cpu: Cpu, a: Strided<'_, u8>, b: &[i8], c: &mut [[i32;
 }
 
 /// What [`multiply_i8`] takes off each activation before it multiplies: 128 where the CPU multiplies signed
-/// bytes only, else 0. The caller makes up for it in the value that `c` starts from.
+/// bytes only, else 0. The caller makes up for it as for a zero point.
 pub(super) fn i8_offset(cpu: Cpu) -> i32 {
     match cpu.level() {
         Level::Scalar => 0,
@@ -173,6 +177,7 @@ unsafe fn scalar_i8(quads: usize, a: *const u8, _a_stride: usize, b: *const i8, 
         let b = std::slice::from_raw_parts(b.cast::<[[i8; 4]; PANEL]>(), quads);
         (std::slice::from_raw_parts(a.cast::<[u8; 4]>(), quads), b, &mut *c.cast::<[i32; PANEL]>())
     };
+    c.fill(0);
     for (left, right) in a.iter().zip(b) {
         for (sum, weights) in c.iter_mut().zip(right) {
             for (&value, &weight) in left.iter().zip(weights) {

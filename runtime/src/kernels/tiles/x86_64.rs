@@ -112,10 +112,6 @@ unsafe fn avx512_vnni_i8<const R: usize>(
     let mut sums = [[_mm512_setzero_si512(); 2]; R];
     // SAFETY: every address is in row 0..R of `a` or `c`, or in quad 0..quads of `b`.
     unsafe {
-        for (row, [low, high]) in sums.iter_mut().enumerate() {
-            *low = _mm512_loadu_si512(c.add(row * PANEL).cast());
-            *high = _mm512_loadu_si512(c.add(row * PANEL + 16).cast());
-        }
         for quad in 0..quads {
             let b_low = _mm512_loadu_si512(b.add(quad * 4 * PANEL).cast());
             let b_high = _mm512_loadu_si512(b.add(quad * 4 * PANEL + 64).cast());
@@ -150,10 +146,6 @@ macro_rules! narrow_i8_tile {
                 // SAFETY: every address is in row 0..R of `a` or `c`, or in quad 0..quads of `b`.
                 unsafe {
                     let (b, c) = (b.add(column * 4), c.add(column));
-                    for (row, [low, high]) in sums.iter_mut().enumerate() {
-                        *low = _mm256_loadu_si256(c.add(row * PANEL).cast());
-                        *high = _mm256_loadu_si256(c.add(row * PANEL + 8).cast());
-                    }
                     for quad in 0..quads {
                         let b_low = _mm256_loadu_si256(b.add(quad * 4 * PANEL).cast());
                         let b_high = _mm256_loadu_si256(b.add(quad * 4 * PANEL + 32).cast());

@@ -1,0 +1,121 @@
+//! The command line, as typed; each verb's own flags stand in the verb's file.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use clap::{Args, Parser, Subcommand};
+use dram_runtime::bundle::Bundle;
+use dram_runtime::{Budget, Options, Session};
+
+use crate::output::Output;
+use crate::{ALLOCATOR, Answer, verbs};
+
+/// Turns a large model into a compact student, and runs the student inside a RAM budget.
+#[derive(Debug, Parser)]
+#[command(name = "dram", version, after_help = AFTER_HELP)]
+pub(crate) struct Arguments {
+    /// Print the result as one JSON document on stdout
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+const AFTER_HELP: &str = "\
+Results go to stdout; progress, warnings and errors to stderr.
+Exit codes: 0 yes, 1 no (does not fit, gate missed, findings), 2 error.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    Inspect(verbs::inspect::Inspect),
+    Check(verbs::check::Check),
+    Pack(verbs::pack::Pack),
+    Plan(verbs::plan::Plan),
+    Run(verbs::run::Run),
+    Bench(verbs::bench::Bench),
+    Eval(verbs::eval::Eval),
+    Distill(verbs::distill::Distill),
+    Boards(verbs::boards::Boards),
+    Doctor(verbs::doctor::Doctor),
+}
+
+impl Verb {
+    /// Does what was asked and prints the result.
+    pub(crate) fn call(&self, output: &Output) -> anyhow::Result<Answer> {
+        match self {
+            Verb::Inspect(inspect) => inspect.call(output),
+            Verb::Check(check) => check.call(output),
+            Verb::Pack(pack) => pack.call(output),
+            Verb::Plan(plan) => plan.call(output),
+            Verb::Run(run) => run.call(output),
+            Verb::Bench(bench) => bench.call(output),
+            Verb::Eval(eval) => eval.call(output),
+            Verb::Distill(distill) => distill.call(output),
+            Verb::Boards(boards) => boards.call(output),
+            Verb::Doctor(doctor) => doctor.call(output),
+        }
+    }
+}
+
+/// How a session is opened.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Limits {
+    /// Refuse to take more RAM than this, mapped weights included: `64MiB`, `512KiB`
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) ram: Option<Budget>,
+
+    /// Threads that compute
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub(crate) threads: NonZeroUsize,
+
+    /// Longest sequence, in tokens; a longer text is cut
+    #[arg(long, value_name = "N")]
+    pub(crate) seq: Option<NonZeroUsize>,
+}
+
+impl Limits {
+    /// Opens the model at `path` within these limits. Where `--ram` is given, the heap is held to it
+    /// from then on: to what the budget leaves beside the mapped bundle.
+    ///
+    /// # Errors
+    /// Those of [`Session::open`].
+    pub(crate) fn open(&self, path: &Path) -> dram_runtime::Result<Session> {
+        let session = Session::open(path, &self.options())?;
+        if let Some(budget) = self.ram {
+            ALLOCATOR.set_limit(budget.ram_bytes().saturating_sub(mapped_bytes(path)?));
+        }
+        Ok(session)
+    }
+
+    /// The same, as the library wants it.
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            budget: self.ram.unwrap_or(Budget::UNLIMITED),
+            threads: self.threads,
+            sequence: self.seq.map(NonZeroUsize::get),
+        }
+    }
+}
+
+/// How much of the model at `path` a session maps instead of copying it to the heap: all of a
+/// bundle, nothing of an ONNX file.
+///
+/// # Errors
+/// Where the file cannot be read.
+pub(crate) fn mapped_bytes(path: &Path) -> dram_runtime::Result<u64> {
+    let bytes = std::fs::metadata(path).map_or(0, |file| file.len());
+    Ok(if Bundle::is_bundle(path)? { bytes } else { 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_free_of_contradictions() {
+        Arguments::command().debug_assert();
+    }
+}

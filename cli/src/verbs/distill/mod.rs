@@ -1,0 +1,36 @@
+//! `dram distill`: a teacher, data and a recipe -> a student.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+#[cfg(feature = "distill")]
+mod malloc;
+#[cfg(feature = "distill")]
+mod training;
+
+/// Distil the student of a recipe: teacher and data -> student.onnx
+#[derive(Debug, Args)]
+#[cfg_attr(not(feature = "distill"), allow(dead_code))]
+pub(crate) struct Distill {
+    /// What to distil, and how
+    recipe: PathBuf,
+
+    /// Folder for the student, its report and its checkpoints
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+
+    /// Continue from the checkpoint in the folder
+    #[arg(long)]
+    resume: bool,
+}
+
+#[cfg(not(feature = "distill"))]
+impl Distill {
+    pub(crate) fn call(&self, _: &crate::output::Output) -> anyhow::Result<crate::Answer> {
+        anyhow::bail!(
+            "this `dram` runs students and makes none: training was left out of the build; \
+             `cargo build --release -p dram-cli --features distill` puts it in"
+        )
+    }
+}

@@ -1,0 +1,127 @@
+//! The verb where the training framework is built in.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+use dram_models::{Error, Progress, Recipe, Report, Resume, Stage, distill};
+use indicatif::ProgressBar;
+
+use super::{Distill, malloc};
+use crate::Answer;
+use crate::output::{Output, table};
+
+/// Set by the first Ctrl-C; the next batch is the last.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+impl Distill {
+    pub(crate) fn call(&self, output: &Output) -> Result<Answer> {
+        malloc::keep_freed_memory();
+        let recipe = Recipe::load(&self.recipe)?;
+        let resume = if self.resume { Resume::Yes } else { Resume::No };
+        stop_on_interrupt()?;
+        let mut watch = Watch::new(output);
+        let report = distill(&recipe, &self.output, resume, &mut |progress| {
+            watch.show(progress);
+            if STOP.load(Ordering::Relaxed) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        watch.bar.finish_and_clear();
+        match report {
+            Ok(report) => {
+                output.result(&summary(&report, self), &report)?;
+                Ok(Answer::Yes)
+            }
+            Err(stopped @ Error::Interrupted { .. }) => {
+                output.error(&stopped.into());
+                Ok(Answer::No)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The first Ctrl-C asks for a checkpoint and an end, the second ends at once.
+fn stop_on_interrupt() -> Result<()> {
+    ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after this batch; Ctrl-C again ends at once");
+    })
+    .context("cannot listen for Ctrl-C")
+}
+
+/// Shows how far a distillation is: a bar that moves with each batch, a line that stays for each pass.
+struct Watch<'a> {
+    output: &'a Output,
+    bar: ProgressBar,
+}
+
+impl Watch<'_> {
+    fn new(output: &Output) -> Watch<'_> {
+        let bar = output.bar(0, "{prefix} {wide_bar} {pos}/{len}  {msg}");
+        Watch { output, bar }
+    }
+
+    fn show(&mut self, progress: Progress) {
+        match progress {
+            Progress::Step { stage, epoch, epochs, step, steps, loss, seconds_left } => {
+                self.bar.set_length(steps as u64);
+                self.bar.set_position(step as u64);
+                self.bar.set_prefix(format!("{} {epoch}/{epochs}", stage.name()));
+                let loss = if stage == Stage::Answers {
+                    String::new()
+                } else {
+                    format!("loss {loss:.4}, ")
+                };
+                self.bar.set_message(format!("{loss}{} left", clock(seconds_left)));
+            }
+            Progress::Epoch { stage, epoch, epochs, loss, accuracy, seconds_left } => {
+                self.say(format!(
+                    "{} {epoch}/{epochs}: loss {loss:.4}, validation accuracy {:.2} %, {} left",
+                    stage.name(),
+                    100.0 * accuracy,
+                    clock(seconds_left)
+                ))
+            }
+            Progress::Reused { stage } => self.say(format!("{}: found finished", stage.name())),
+            _ => {}
+        }
+    }
+
+    /// Prints a line that stays, above the bar where there is one.
+    fn say(&self, line: String) {
+        self.bar.suspend(|| self.output.note(&line));
+    }
+}
+
+/// Minutes and seconds.
+fn clock(seconds: f64) -> String {
+    let seconds = seconds.round() as u64;
+    format!("{}:{:02}", seconds / 60, seconds % 60)
+}
+
+fn summary(report: &Report, distill: &Distill) -> String {
+    let row = |name: &str, model: &dram_models::Model| {
+        vec![
+            name.to_owned(),
+            format!("{:.2} %", 100.0 * model.validation.accuracy),
+            model.parameters.to_string(),
+            model.encoder_parameters.to_string(),
+        ]
+    };
+    let heading =
+        ["", "validation accuracy", "parameters", "in layers"].map(str::to_owned).to_vec();
+    let rows = [heading, row("teacher", &report.teacher), row("student", &report.student)];
+    format!(
+        "{}the student keeps {:.1} % of the accuracy with {:.1} % of the layers' parameters\n{}\n",
+        table(&rows),
+        100.0 * report.retention,
+        100.0 * report.encoder_share,
+        distill.output.join("student.onnx").display()
+    )
+}

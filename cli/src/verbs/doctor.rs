@@ -1,0 +1,71 @@
+//! `dram doctor`: what this machine is, and what the program can do on it.
+
+use std::fmt::Write;
+use std::thread::available_parallelism;
+
+use anyhow::Result;
+use clap::Args;
+use dram_runtime::kernels::Cpu;
+use dram_runtime::plan::Size;
+use serde_json::json;
+
+use crate::output::Output;
+use crate::{Answer, machine};
+
+/// Say what this machine is: processor features, cores, RAM, board
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {}
+
+impl Doctor {
+    pub(crate) fn call(&self, output: &Output) -> Result<Answer> {
+        let model = machine::model();
+        let board = model.as_deref().and_then(machine::guess_board);
+        let processor = machine::processor();
+        let cores = available_parallelism().ok().map(|cores| cores.get());
+        let (ram, available) = (machine::ram_bytes(), machine::ram_available_bytes());
+        let (present, missing): (Vec<_>, Vec<_>) =
+            machine::features().into_iter().partition(|(_, has)| *has);
+        let [present, missing] = [present, missing]
+            .map(|features| features.into_iter().map(|(name, _)| name).collect::<Vec<_>>());
+
+        let or_unknown = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
+        let size = |bytes: Option<u64>| or_unknown(bytes.map(|bytes| Size(bytes).to_string()));
+        let kernels = Cpu::detect().name();
+        let version = env!("CARGO_PKG_VERSION");
+        let [os, arch] = [std::env::consts::OS, std::env::consts::ARCH];
+        let distill = cfg!(feature = "distill");
+        let mut text = String::new();
+        writeln!(text, "dram       {version}, {arch} {os}, distill {}", built(distill))?;
+        writeln!(text, "machine    {}", or_unknown(model.clone()))?;
+        writeln!(text, "board      {}", board.map_or("none of `dram boards`", |board| board.id))?;
+        writeln!(text, "processor  {}", or_unknown(processor.clone()))?;
+        writeln!(text, "kernels    {}", kernels)?;
+        writeln!(text, "has        {}", present.join(" "))?;
+        writeln!(text, "lacks      {}", missing.join(" "))?;
+        writeln!(text, "cores      {}", or_unknown(cores.map(|cores| cores.to_string())))?;
+        writeln!(text, "RAM        {}, {} available now", size(ram), size(available))?;
+        output.result(
+            &text,
+            &json!({
+                "version": version,
+                "arch": arch,
+                "os": os,
+                "distill": distill,
+                "machine": model,
+                "board": board.map(|board| board.id),
+                "processor": processor,
+                "kernels": kernels,
+                "features": present,
+                "missing_features": missing,
+                "cores": cores,
+                "ram_bytes": ram,
+                "ram_available_bytes": available,
+            }),
+        )?;
+        Ok(Answer::Yes)
+    }
+}
+
+fn built(with: bool) -> &'static str {
+    if with { "built in" } else { "not built in (`--features distill`)" }
+}
