@@ -77,7 +77,7 @@ impl Session {
             return Session::on_tract(bundle, graph, &planned, options);
         }
         let program = Program::lower(&bundle, &graph)?;
-        let longest = planned.last().copied().unwrap_or(usize::MAX).min(program.positions);
+        let longest = planned.last().map_or(program.positions, |&last| last.min(program.positions));
         let plans = kernel_plans(&bundle, &program, &planned, options.threads.get());
         options.budget.admit(&plans)?;
         let threads = Threads::new(options.threads.get())
@@ -428,7 +428,7 @@ fn planned(bundle: &Bundle, limit: Option<usize>) -> Result<Vec<usize>> {
     Ok(planned)
 }
 
-/// Plans for each planned length, the longest first.
+/// Plans for each planned length, the longest first; for all positions where no length is planned.
 fn kernel_plans(
     bundle: &Bundle,
     program: &Program,
@@ -447,7 +447,10 @@ fn kernel_plans(
             sequence: Some(length),
         }
     };
-    planned.iter().rev().map(plan).collect()
+    match planned {
+        [] => vec![plan(&program.positions)],
+        lengths => lengths.iter().rev().map(plan).collect(),
+    }
 }
 
 /// Upper bound of what opening takes besides: the parsed manifest and graph, names, steps.
