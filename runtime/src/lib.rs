@@ -11,6 +11,7 @@ pub mod golden;
 pub mod graph;
 pub mod kernels;
 pub mod inspect;
+pub mod install;
 pub mod manifest;
 pub mod npy;
 mod onnx;
