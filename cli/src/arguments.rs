@@ -1,12 +1,14 @@
 //! The command line, as typed; each verb's own flags stand in the verb's file.
 
 use std::num::NonZeroUsize;
+use std::path::Path;
 
 use clap::{Args, Parser, Subcommand};
-use dram_runtime::{Budget, Options};
+use dram_runtime::bundle::Bundle;
+use dram_runtime::{Budget, Options, Session};
 
 use crate::output::Output;
-use crate::{Answer, verbs};
+use crate::{ALLOCATOR, Answer, verbs};
 
 /// Turns a large model into a compact student, and runs the student inside a RAM budget.
 #[derive(Debug, Parser)]
@@ -73,15 +75,37 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
+    /// Opens the model at `path` within these limits. Where `--ram` is given, the heap is held to it
+    /// from then on: to what the budget leaves beside the mapped bundle.
+    ///
+    /// # Errors
+    /// Those of [`Session::open`].
+    pub(crate) fn open(&self, path: &Path) -> dram_runtime::Result<Session> {
+        let session = Session::open(path, &self.options())?;
+        if let Some(budget) = self.ram {
+            ALLOCATOR.set_limit(budget.ram_bytes().saturating_sub(mapped_bytes(path)?));
+        }
+        Ok(session)
+    }
+
     /// The same, as the library wants it.
     pub(crate) fn options(&self) -> Options {
         Options {
             budget: self.ram.unwrap_or(Budget::UNLIMITED),
             threads: self.threads,
             sequence: self.seq.map(NonZeroUsize::get),
-            ..Options::default()
         }
     }
+}
+
+/// How much of the model at `path` a session maps instead of copying it to the heap: all of a
+/// bundle, nothing of an ONNX file.
+///
+/// # Errors
+/// Where the file cannot be read.
+pub(crate) fn mapped_bytes(path: &Path) -> dram_runtime::Result<u64> {
+    let bytes = std::fs::metadata(path).map_or(0, |file| file.len());
+    Ok(if Bundle::is_bundle(path)? { bytes } else { 0 })
 }
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ pub(crate) fn features() -> Vec<(&'static str, bool)> {
     let features = detect!(is_x86_feature_detected:
         "avx2" "fma" "avxvnni" "avx512f" "avx512bw" "avx512dq" "avx512vl" "avx512vnni");
     #[cfg(target_arch = "aarch64")]
-    let features = detect!(is_aarch64_feature_detected: "neon" "fp16" "dotprod" "bf16" "i8mm" "sve");
+    let features =
+        detect!(is_aarch64_feature_detected: "neon" "fp16" "dotprod" "bf16" "i8mm" "sve");
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let features = Vec::new();
     features

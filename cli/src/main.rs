@@ -19,7 +19,7 @@ use output::Output;
 
 /// Counts what the heap holds, and refuses to pass the limit that `--ram` sets.
 #[global_allocator]
-static ALLOCATOR: CountingAllocator = CountingAllocator;
+static ALLOCATOR: CountingAllocator = CountingAllocator::new();
 
 /// What a verb found out; its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

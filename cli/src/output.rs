@@ -64,7 +64,8 @@ impl Output {
 pub(crate) fn reader_left(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
-        let json = cause.downcast_ref::<serde_json::Error>().and_then(|error| error.io_error_kind());
+        let json =
+            cause.downcast_ref::<serde_json::Error>().and_then(|error| error.io_error_kind());
         io.or(json) == Some(io::ErrorKind::BrokenPipe)
     })
 }
@@ -73,7 +74,9 @@ pub(crate) fn reader_left(error: &anyhow::Error) -> bool {
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
-        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| width(cell)).max().unwrap_or(0))
+        .map(|column| {
+            rows.iter().filter_map(|row| row.get(column)).map(|cell| width(cell)).max().unwrap_or(0)
+        })
         .collect();
     let mut text = String::new();
     for row in rows {
@@ -98,7 +101,8 @@ mod tests {
 
     #[test]
     fn numbers_line_up_to_the_right_of_their_names() {
-        let rows = [vec!["weights".to_owned(), "4 MiB".into()], vec!["peak".into(), "12 MiB".into()]];
+        let rows =
+            [vec!["weights".to_owned(), "4 MiB".into()], vec!["peak".into(), "12 MiB".into()]];
         assert_eq!(table(&rows), "weights   4 MiB\npeak     12 MiB\n");
     }
 

@@ -26,13 +26,13 @@ fn main() -> Result<(), Error> {
 
 fn print(progress: Progress) {
     match progress {
-        Progress::Step { stage, epoch, epochs, step, steps, loss, seconds_left } => {
-            if step % 20 == 0 {
-                let stage = stage.name();
-                eprintln!(
-                    "{stage} {epoch}/{epochs} {step}/{steps} loss {loss:.4}, {seconds_left:.0} s left"
-                );
-            }
+        Progress::Step { stage, epoch, epochs, step, steps, loss, seconds_left }
+            if step.is_multiple_of(20) =>
+        {
+            let (stage, minutes) = (stage.name(), seconds_left / 60.0);
+            eprintln!(
+                "{stage} {epoch}/{epochs}, batch {step}/{steps}: loss {loss:.4}, {minutes:.1} min left"
+            );
         }
         Progress::Epoch { stage, epoch, epochs, loss, accuracy, seconds_left } => {
             let (stage, accuracy) = (stage.name(), 100.0 * accuracy);

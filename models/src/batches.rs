@@ -2,7 +2,8 @@
 
 use crate::seed::Random;
 
-/// Tokenized examples: ids from `[CLS]` to `[SEP]`, and the index of each label.
+/// Tokenized examples: ids from `[CLS]` to `[SEP]`, and the index of the label of each. Rows after
+/// the last label have none.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Examples {
     pub(crate) rows: Vec<Vec<u32>>,
@@ -89,7 +90,7 @@ mod tests {
     #[test]
     fn every_example_is_in_exactly_one_batch() {
         let examples = examples(&[3; 101]);
-        let orders = [examples.shuffled(8, &mut Random::new(1)), examples.by_length(8)];
+        let orders = [examples.shuffled(8, &mut Random::new(1, "test", 0)), examples.by_length(8)];
         for batches in orders {
             let mut rows: Vec<usize> = batches.concat();
             rows.sort_unstable();
@@ -100,7 +101,7 @@ mod tests {
     #[test]
     fn the_order_depends_on_the_seed_alone() {
         let examples = examples(&[3; 50]);
-        let order = |seed| examples.shuffled(4, &mut Random::new(seed));
+        let order = |seed| examples.shuffled(4, &mut Random::new(seed, "test", 0));
         assert_eq!(order(5), order(5));
         assert_ne!(order(5), order(6));
     }

@@ -8,17 +8,16 @@ use burn::tensor::Device;
 use serde::Serialize;
 
 use crate::answers::{Answers, ask};
+use crate::artefacts::{self, Learned};
 use crate::batches::Examples;
-use crate::checkpoint::{Epoch, Trained};
+use crate::checkpoint::Trained;
 use crate::encoder::Encoder;
 use crate::error::{Error, Result};
-use crate::export;
 use crate::files;
-use crate::golden::Golden;
 use crate::inputs::{Inputs, hash};
 use crate::progress::{Progress, Stage, Watch};
 use crate::recipe::Recipe;
-use crate::report::{self, Report};
+use crate::report::Report;
 use crate::student;
 use crate::train::{Lesson, Objective, Resume, train};
 use crate::weights::Weights;
@@ -51,7 +50,8 @@ pub fn distill(
     let teacher = run.fine_tune(&mut watch)?;
     let asked = run.ask(&teacher, &mut watch)?;
     let student = run.learn(&teacher, &asked, &mut watch)?;
-    run.write(&teacher, &asked, &student)
+    let learned = Learned { teacher, answers: asked.validation, asking: asked.seconds, student };
+    artefacts::write(recipe, &inputs, &learned, output)
 }
 
 /// A distillation under way.
@@ -103,7 +103,7 @@ impl Run<'_> {
             .values()
             .map(|array| bytemuck::cast_slice(&array.values))
             .collect();
-        let examples = json(&(&inputs.train.rows, &inputs.validation.rows));
+        let examples = json(&(&inputs.asked.rows, &inputs.validation.rows));
         let key = hash(&[&weights[..], &[examples.as_bytes()]].concat());
         let path = self.checkpoint(Stage::Answers, &key[..16]);
         if let Some(bytes) = files::read_if_there(&path)? {
@@ -116,7 +116,7 @@ impl Run<'_> {
         }
         let started = Instant::now();
         let encoder = Encoder::new(&teacher.weights, &Device::flex());
-        let train = self.ask_about(&encoder, &inputs.train, watch)?;
+        let train = self.ask_about(&encoder, &inputs.asked, watch)?;
         let validation = self.ask_about(&encoder, &inputs.validation, watch)?;
         let tensors = train.tensors("train.").into_iter().chain(validation.tensors("validation."));
         files::write(&path, &crate::weights::serialize(tensors, "key", key.clone()))?;
@@ -199,72 +199,6 @@ impl Run<'_> {
         }
     }
 
-    fn write(&self, teacher: &Trained, asked: &Asked, student: &Trained) -> Result<Report> {
-        let Run { recipe, inputs, output, .. } = self;
-        let encoder = Encoder::new(&student.weights, &Device::flex());
-        let answers =
-            ask(&encoder, &inputs.student_validation, &mut |_, _| ControlFlow::Continue(()))
-                .expect("nobody stops it");
-        let validation = answers.accuracy(&inputs.student_validation.labels);
-        let golden = Golden::new(&encoder, &inputs.student_validation);
-        let metadata = [
-            ("dram.recipe", recipe.name.clone()),
-            ("dram.seed", recipe.seed.to_string()),
-            ("dram.teacher", recipe.teacher.licence.clone()),
-            ("dram.data", recipe.data.licence.clone()),
-        ];
-        let onnx = export::graph(&recipe.name, &student.weights, &metadata).to_onnx();
-        golden.check(&onnx)?;
-        let report = self.report(teacher, asked, student, validation, onnx.len());
-        for (name, bytes) in [
-            ("student.onnx", onnx),
-            ("tokenizer.json", inputs.vocabulary.json.clone()),
-            ("labels.txt", lines(&inputs.labels)),
-            ("golden.json", json(&golden).into_bytes()),
-            ("metrics.jsonl", metrics(teacher, student)),
-            ("report.json", serde_json::to_vec_pretty(&report).expect("a report is JSON")),
-            ("report.md", report.to_markdown().into_bytes()),
-        ] {
-            files::write(&output.join(name), &bytes)?;
-        }
-        Ok(report)
-    }
-
-    fn report(
-        &self,
-        teacher: &Trained,
-        asked: &Asked,
-        student: &Trained,
-        validation: crate::Accuracy,
-        onnx_bytes: usize,
-    ) -> Report {
-        let Run { recipe, inputs, .. } = self;
-        let taught = asked.validation.accuracy(&inputs.validation.labels);
-        let teacher_model = report::Model::new(teacher.weights.architecture(), taught);
-        let student_model = report::Model::new(student.weights.architecture(), validation);
-        Report {
-            recipe: (*recipe).clone(),
-            retention: validation.accuracy / taught.accuracy,
-            encoder_share: student_model.encoder_parameters as f64
-                / teacher_model.encoder_parameters as f64,
-            teacher: teacher_model,
-            student: student_model,
-            onnx_bytes,
-            data: report::Data {
-                train_examples: inputs.train.len(),
-                train_blake3: inputs.train_blake3.clone(),
-                validation_examples: inputs.validation.len(),
-                validation_blake3: inputs.validation_blake3.clone(),
-                teacher_blake3: hash(&[&inputs.teacher.checkpoint]),
-            },
-            seconds: report::Seconds {
-                teacher: teacher.seconds,
-                answers: asked.seconds,
-                student: student.seconds,
-            },
-        }
-    }
-
     fn checkpoint(&self, stage: Stage, which: &str) -> PathBuf {
         self.output.join("checkpoints").join(format!("{}-{which}.safetensors", stage.name()))
     }
@@ -275,23 +209,6 @@ impl Run<'_> {
             ControlFlow::Break(()) => Err(Error::Interrupted { checkpoint: checkpoint.to_owned() }),
         }
     }
-}
-
-/// One line a pass, teacher first.
-fn metrics(teacher: &Trained, student: &Trained) -> Vec<u8> {
-    let lines = [(Stage::Teacher, teacher), (Stage::Student, student)].map(|(stage, trained)| {
-        let line = |(index, Epoch { loss, accuracy }): (usize, &Epoch)| {
-            let (stage, epoch) = (stage.name(), index + 1);
-            serde_json::json!({"stage": stage, "epoch": epoch, "loss": loss, "accuracy": accuracy})
-                .to_string()
-        };
-        trained.history.iter().enumerate().map(line).collect::<Vec<_>>()
-    });
-    self::lines(&lines.concat())
-}
-
-fn lines(lines: &[String]) -> Vec<u8> {
-    lines.iter().flat_map(|line| [line.as_bytes(), b"\n"].concat()).collect()
 }
 
 fn json(value: &impl Serialize) -> String {

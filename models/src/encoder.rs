@@ -88,7 +88,7 @@ impl Encoder {
     /// three axes takes twice the time.
     fn embed(&self, ids: Tensor<2, Int>, mask: Tensor<2>) -> Tensor<2> {
         let [batch, tokens] = ids.dims();
-        let positions = self.positions.weight.val().slice([0..tokens]).unsqueeze::<3>();
+        let positions = self.positions.weight.val().narrow(0, 0, tokens).unsqueeze::<3>();
         let words = self.words.forward(ids);
         let hidden = words.dims()[2];
         let bias = (mask.clone() - 1.0).mul_scalar(-MASKED_SCORE).reshape([batch, 1, 1, tokens]);

@@ -1,11 +1,19 @@
 //! A few inputs and the trainer's own logits, for whoever runs the student elsewhere.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use burn::tensor::Device;
+use dram_runtime::session::{Options, Session};
+use dram_runtime::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::batches::Examples;
 use crate::encoder::Encoder;
 use crate::error::{Error, Result};
+
+/// Two f32 implementations of the same sums over logits of size 1 to 20.
+const TOLERANCE: f32 = 1e-4;
 
 /// Inputs and answers, as `golden.json` holds them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,12 +42,47 @@ impl Golden {
         Golden { rows: (0..count).map(row).collect() }
     }
 
-    /// Holds the exported model to these answers.
+    /// Holds the model at `path` to these answers, as the runtime gives them.
     ///
     /// # Errors
-    /// [`Error::Export`] with what differs.
-    pub(crate) fn check(&self, onnx: &[u8]) -> Result<()> {
+    /// [`Error::Export`] with the first answer that differs by more than 1e-4, or with what keeps the
+    /// model from running.
+    pub(crate) fn check(&self, path: &Path) -> Result<()> {
         let fault = |error: dram_runtime::Error| Error::Export(error.to_string());
-        dram_runtime::graph::Graph::from_onnx(onnx).map_err(fault)?.validate().map_err(fault)
+        let session = Session::open(path, &Options::default()).map_err(fault)?;
+        for (index, row) in self.rows.iter().enumerate() {
+            let outputs = session.run(&row.inputs()).map_err(fault)?;
+            let logits = outputs.first().and_then(|(_, logits)| logits.to_f32());
+            let difference = row.difference(&logits.unwrap_or_default());
+            if difference.is_nan() || difference > TOLERANCE {
+                let reason =
+                    format!("its logits for golden row {index} are off by {difference:.1e}");
+                return Err(Error::Export(reason));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Row {
+    fn inputs(&self) -> BTreeMap<String, Tensor> {
+        let shape = [1, self.ids.len()];
+        let ids: Vec<i64> = self.ids.iter().map(|&id| i64::from(id)).collect();
+        let mask = vec![1; ids.len()];
+        [("input_ids", ids), ("attention_mask", mask)]
+            .map(|(name, values)| (name.to_owned(), Tensor::from_i64(&shape, &values)))
+            .into()
+    }
+
+    /// The largest difference to `logits`; not a number where there are more or fewer of them.
+    fn difference(&self, logits: &[f32]) -> f32 {
+        if logits.len() != self.logits.len() {
+            return f32::NAN;
+        }
+        let pairs = logits.iter().zip(&self.logits);
+        // `f32::max` would pass over a logit that is not a number.
+        pairs
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, |most, next| if next > most || next.is_nan() { next } else { most })
     }
 }

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::recipe::{Recipe, Training};
 use crate::teacher::{self, Teacher};
 use crate::tokens;
+use crate::variations;
 use crate::vocabulary::{self, Vocabulary};
 use crate::weights::{Architecture, Weights};
 
@@ -18,11 +19,13 @@ pub(crate) struct Inputs {
     pub(crate) first: Weights,
     /// In the order of the logits.
     pub(crate) labels: Vec<String>,
-    /// Under the teacher's tokenizer.
+    /// What the teacher is fine-tuned on, under its own tokenizer.
     pub(crate) train: Examples,
+    /// What it is asked about: the same, then the variations.
+    pub(crate) asked: Examples,
     pub(crate) validation: Examples,
     pub(crate) vocabulary: Vocabulary,
-    /// Under the student's tokenizer.
+    /// What it was asked about, under the student's tokenizer.
     pub(crate) student_train: Examples,
     pub(crate) student_validation: Examples,
     pub(crate) train_blake3: String,
@@ -40,6 +43,8 @@ impl Inputs {
         let paths = [&recipe.data.train, &recipe.data.validation].map(|path| recipe.resolve(path));
         let [train, validation] = [data::read(&paths[0])?, data::read(&paths[1])?];
         let labels = data::label_names(&train);
+        let varied = variations::vary(&train.texts, recipe.data.variations, recipe.seed);
+        let everything = Labelled { texts: [&train.texts[..], &varied].concat(), ..train.clone() };
         let examples = |tokenizer: &[u8], texts: &Labelled, path: &Path| -> Result<Examples> {
             let labels = data::label_indices(texts, &labels, path)?;
             let rows = tokens::rows(tokenizer, &texts.texts, recipe.max_tokens)?;
@@ -52,7 +57,8 @@ impl Inputs {
         Ok(Inputs {
             first: teacher.with_head(labels.len(), recipe.seed)?,
             validation: examples(&teacher.tokenizer, &validation, &paths[1])?,
-            student_train: examples(&vocabulary.json, &train, &paths[0])?,
+            asked: examples(&teacher.tokenizer, &everything, &paths[0])?,
+            student_train: examples(&vocabulary.json, &everything, &paths[0])?,
             student_validation: examples(&vocabulary.json, &validation, &paths[1])?,
             train_blake3: hash_file(&paths[0])?,
             validation_blake3: hash_file(&paths[1])?,
@@ -71,17 +77,18 @@ impl Inputs {
             feed_forward: recipe.student.feed_forward,
             ..from
         };
-        let pass = (3 * self.train.tokens() + self.validation.tokens()) as f64;
-        let trainings = [(&recipe.teacher.training, from), (&recipe.student.training, to)];
-        let work = |(training, architecture): (&Training, Architecture)| {
-            training.epochs as f64 * pass * architecture.encoder_parameters() as f64
+        let work = |training: &Training, examples: &Examples, sizes: Architecture| {
+            let tokens = 3 * examples.tokens() + self.validation.tokens();
+            (training.epochs * tokens) as f64 * sizes.encoder_parameters() as f64
         };
-        trainings.into_iter().map(work).sum::<f64>() + self.answers_work()
+        work(&recipe.teacher.training, &self.train, from)
+            + self.answers_work()
+            + work(&recipe.student.training, &self.asked, to)
     }
 
     /// Multiply-adds of asking the teacher about every example.
     pub(crate) fn answers_work(&self) -> f64 {
-        let tokens = self.train.tokens() + self.validation.tokens();
+        let tokens = self.asked.tokens() + self.validation.tokens();
         tokens as f64 * self.first.architecture().encoder_parameters() as f64
     }
 }

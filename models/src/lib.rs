@@ -11,12 +11,14 @@
 //! sentence embeddings. The teacher's answers are collected once and kept, since they do not change
 //! (offline distillation).
 //!
-//! [`distill`] is the way in. Everything random comes from the recipe's seed; an interrupted run
+//! [`distill()`] is the way in. Everything random comes from the recipe's seed; an interrupted run
 //! continues bit for bit; nothing is printed.
 
 mod answers;
+mod artefacts;
 mod batches;
 mod checkpoint;
+mod clip;
 mod data;
 mod distill;
 mod encoder;
@@ -35,6 +37,7 @@ mod student;
 mod teacher;
 mod tokens;
 mod train;
+mod variations;
 mod vocabulary;
 mod weights;
 

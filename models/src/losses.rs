@@ -1,11 +1,14 @@
-//! What a training minimizes. All are means over the batch.
+//! What a training minimizes. All are means over the rows of a batch.
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor};
 
-/// Cross-entropy of `logits` `[batch, labels]` with the label indices `labels` `[batch, 1]`.
-pub(crate) fn hard(logits: Tensor<2>, labels: Tensor<2, Int>) -> Tensor<1> {
-    log_softmax(logits, 1).gather(1, labels).mean().neg()
+/// Cross-entropy of `logits` `[batch, labels]` with the label indices `labels` `[batch, 1]`, over
+/// the rows where `known` `[batch, 1]` is 1; 0 where it is 0 for all.
+pub(crate) fn hard(logits: Tensor<2>, labels: Tensor<2, Int>, known: Tensor<2>) -> Tensor<1> {
+    let rows = known.clone().sum().clamp_min(1.0);
+    let likelihood = log_softmax(logits, 1).gather(1, labels) * known;
+    likelihood.sum().neg() / rows
 }
 
 /// Divergence of the student's softened distribution from the teacher's, both `[batch, labels]`:
@@ -43,8 +46,14 @@ mod tests {
         let device = Device::flex();
         let logits = Tensor::<2>::from_data([[0.0, LN_3], [0.0, LN_3]], &device);
         let labels = Tensor::<2, Int>::from_data([[0], [1]], &device);
-        // (ln 4 + ln 4/3) / 2
-        assert!((value(hard(logits, labels)) - 0.836_988).abs() < 1e-6);
+        // (ln 4 + ln 4/3) / 2, then ln 4/3 alone, then nothing.
+        for (known, expected) in
+            [([[1.0], [1.0]], 0.836_988), ([[0.0], [1.0]], 0.287_682), ([[0.0], [0.0]], 0.0)]
+        {
+            let known = Tensor::<2>::from_data(known, &device);
+            let loss = value(hard(logits.clone(), labels.clone(), known));
+            assert!((loss - expected).abs() < 1e-6, "{loss}, expected {expected}");
+        }
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub struct Data {
     pub train: PathBuf,
     /// What both are measured on, and what picks the best epoch.
     pub validation: PathBuf,
+    /// Varied copies of each training text that the student hears the teacher about, without label.
+    pub variations: usize,
     /// Whose work it is and under which licence, for the report.
     pub licence: String,
 }
@@ -137,6 +139,7 @@ impl Recipe {
     fn check(&self) -> Result<()> {
         let student = &self.student;
         self.within("max_tokens", self.max_tokens, 3, student.positions)?;
+        self.within("data.variations", self.data.variations, 0, 100)?;
         self.within("student.positions", student.positions, 3, 512)?;
         self.within("student.vocabulary", student.vocabulary, 200, 1_000_000)?;
         self.within("student.feed_forward", student.feed_forward, 1, 65_536)?;
@@ -163,7 +166,9 @@ impl Recipe {
             t if !(0.0..1.0).contains(&t.weight_decay) => {
                 fault("`weight_decay` from 0 to below 1", t.weight_decay.to_string())
             }
-            t if !(t.clip_norm > 0.0) => fault("`clip_norm` above 0", t.clip_norm.to_string()),
+            t if t.clip_norm.is_nan() || t.clip_norm <= 0.0 => {
+                fault("`clip_norm` above 0", t.clip_norm.to_string())
+            }
             _ => Ok(()),
         }
     }

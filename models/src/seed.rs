@@ -5,12 +5,8 @@
 pub(crate) struct Random(u64);
 
 impl Random {
-    pub(crate) fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-
     /// A generator of its own for each `name` and `number` under the same seed.
-    pub(crate) fn named(seed: u64, name: &str, number: usize) -> Random {
+    pub(crate) fn new(seed: u64, name: &str, number: usize) -> Random {
         let hash = blake3::hash(format!("{seed}/{name}/{number}").as_bytes());
         let (word, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
         Random(u64::from_le_bytes(*word))
@@ -25,20 +21,29 @@ impl Random {
         z ^ (z >> 31)
     }
 
+    /// Uniform between 0 and 1, both excluded.
+    pub(crate) fn uniform(&mut self) -> f64 {
+        // The top 53 bits, moved off zero, where a logarithm has no value.
+        ((self.word() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+    }
+
+    /// Uniform over the numbers below `limit`, which is above 0. The bias of the remainder is below
+    /// `limit / 2^64`.
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
+        (self.word() % limit as u64) as usize
+    }
+
     /// Normal with mean 0 and deviation 1 (Box and Muller 1958).
     pub(crate) fn normal(&mut self) -> f32 {
-        // The top 53 bits, moved off zero, where the logarithm has no value.
-        let mut uniform = || ((self.word() >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-        let (radius, angle) = (uniform(), uniform());
+        let (radius, angle) = (self.uniform(), self.uniform());
         ((-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()) as f32
     }
 
-    /// Puts `items` into random order (Fisher and Yates). The remainder's bias is below
-    /// `items.len() / 2^64`.
+    /// Puts `items` into random order (Fisher and Yates).
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
-            let chosen = self.word() % (last as u64 + 1);
-            items.swap(last, chosen as usize);
+            let chosen = self.below(last + 1);
+            items.swap(last, chosen);
         }
     }
 }
@@ -50,7 +55,7 @@ mod tests {
     #[test]
     fn words_are_those_of_the_reference_implementation() {
         // Vigna's splitmix64.c, seed 1234567.
-        let mut random = Random::new(1_234_567);
+        let mut random = Random(1_234_567);
         let words = [random.word(), random.word(), random.word()];
         assert_eq!(
             words,
@@ -60,7 +65,7 @@ mod tests {
 
     #[test]
     fn normals_have_mean_zero_and_deviation_one() {
-        let mut random = Random::new(3);
+        let mut random = Random(3);
         let draws: Vec<f64> = (0..20_000).map(|_| f64::from(random.normal())).collect();
         let mean = draws.iter().sum::<f64>() / 20_000.0;
         let variance = draws.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 20_000.0;

@@ -171,7 +171,7 @@ fn add_token_type(arrays: &mut BTreeMap<String, Array>, types: Option<&Array>) {
 
 fn new_head(architecture: Architecture, seed: u64) -> [(String, Array); 2] {
     let Architecture { hidden, labels, .. } = architecture;
-    let mut random = Random::named(seed, "head", 0);
+    let mut random = Random::new(seed, "head", 0);
     let values = (0..hidden * labels).map(|_| 0.02 * random.normal()).collect();
     [
         ("head.weight".to_owned(), Array { shape: vec![hidden, labels], values }),

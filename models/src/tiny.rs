@@ -52,7 +52,7 @@ pub(crate) fn tokenizer() -> Vec<u8> {
 /// Random weights of moderate size: gains near 1, everything else near 0.
 pub(crate) fn weights(architecture: Architecture, seed: u64) -> Weights {
     let arrays = architecture.layout().into_iter().map(|(name, shape)| {
-        let mut random = Random::named(seed, &name, 0);
+        let mut random = Random::new(seed, &name, 0);
         let gain = if name.ends_with("gamma") { 1.0 } else { 0.0 };
         let values = (0..shape.iter().product()).map(|_| gain + 0.2 * random.normal()).collect();
         (name, Array { shape, values })
@@ -160,6 +160,7 @@ clip_norm = 1.0
 [data]
 train = "train.tsv"
 validation = "val.tsv"
+variations = 1
 licence = "none"
 
 [student]

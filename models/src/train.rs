@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::time::Instant;
 
-use burn::module::{Module, ModuleVisitor, Param, ParamGroup};
+use burn::module::{Module, ParamGroup};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Bytes, Device, Int, Tensor, TensorData};
 
 use crate::answers::{Answers, ask};
 use crate::batches::{Batch, Examples};
 use crate::checkpoint::{Checkpoint, Epoch, Position, Trained};
+use crate::clip::clip;
 use crate::encoder::{Encoder, Said};
 use crate::error::{Error, Result};
 use crate::losses;
@@ -17,7 +18,7 @@ use crate::progress::{Progress, Stage, Watch};
 use crate::recipe::{Losses, Training};
 use crate::schedule::learning_rate;
 use crate::seed::Random;
-use crate::weights::Weights;
+use crate::weights::{Array, Weights};
 
 /// What is learned, from what, and how; none of it changes during a training.
 pub(crate) struct Lesson<'a> {
@@ -92,29 +93,41 @@ impl Lesson<'_> {
     }
 
     fn order(&self, epoch: usize) -> Vec<Vec<usize>> {
-        let mut random = Random::named(self.seed, self.stage.name(), epoch);
+        let mut random = Random::new(self.seed, self.stage.name(), epoch);
         self.train.shuffled(self.training.batch, &mut random)
     }
 
     fn loss(&self, said: Said, batch: &Batch, device: &Device) -> Tensor<1> {
-        let labels = batch.rows.iter().map(|&row| self.train.labels[row] as i64).collect();
-        let labels = TensorData::new::<i64, _>(labels, [batch.rows.len(), 1]);
-        let labels = Tensor::<2, Int>::from_data(labels, device);
+        let hard = self.hard(said.logits.clone(), batch, device);
         let (answers, weights) = match self.objective {
-            Objective::Labels => return losses::hard(said.logits, labels),
+            Objective::Labels => return hard,
             Objective::Teacher(answers, weights) => (answers, weights),
         };
-        let taught = |array: &crate::weights::Array| {
+        let taught = |array: &Array| {
             let rows = array.rows(&batch.rows);
             Tensor::<2>::from_data(TensorData::new(rows.values, rows.shape), device)
         };
-        let logits = taught(&answers.logits);
-        let soft = losses::soft(said.logits.clone(), logits, weights.temperature);
-        let hard = losses::hard(said.logits, labels);
+        let soft = losses::soft(said.logits, taught(&answers.logits), weights.temperature);
         let embedding = losses::embedding(said.embeddings, taught(&answers.embeddings));
         soft.mul_scalar(weights.soft)
             + hard.mul_scalar(weights.hard)
             + embedding.mul_scalar(weights.embedding)
+    }
+
+    /// Over the rows that have a label.
+    fn hard(&self, logits: Tensor<2>, batch: &Batch, device: &Device) -> Tensor<1> {
+        let label = |&row: &usize| self.train.labels.get(row).map(|&label| label as i64);
+        let labels: Vec<Option<i64>> = batch.rows.iter().map(label).collect();
+        let shape = [batch.rows.len(), 1];
+        let known = labels.iter().map(|label| if label.is_some() { 1.0 } else { 0.0 }).collect();
+        let known = TensorData::new::<f32, _>(known, shape);
+        let labels = labels.iter().map(|label| label.unwrap_or(0)).collect();
+        let labels = TensorData::new::<i64, _>(labels, shape);
+        losses::hard(
+            logits,
+            Tensor::<2, Int>::from_data(labels, device),
+            Tensor::<2>::from_data(known, device),
+        )
     }
 
     fn encoder(&self, weights: &Weights, device: &Device) -> Encoder {
@@ -266,46 +279,6 @@ impl Learner {
             loss: f64::from(last.loss),
             accuracy: f64::from(last.accuracy),
             seconds_left: watch.seconds_left(),
-        }
-    }
-}
-
-/// Scales all gradients so that their norm, taken over all parameters together, is at most `limit`
-/// (Pascanu, Mikolov and Bengio 2013).
-fn clip(gradients: GradientsParams, encoder: &Encoder, limit: f64) -> GradientsParams {
-    let mut norm = SquaredNorm { gradients: &gradients, sum: 0.0 };
-    encoder.visit(&mut norm);
-    let norm = norm.sum.sqrt();
-    if norm <= limit {
-        return gradients;
-    }
-    let mut scale = Scale { gradients, factor: limit / norm };
-    encoder.visit(&mut scale);
-    scale.gradients
-}
-
-struct SquaredNorm<'a> {
-    gradients: &'a GradientsParams,
-    sum: f64,
-}
-
-impl ModuleVisitor for SquaredNorm<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(gradient) = self.gradients.get::<D>(param.id) {
-            self.sum += f64::from(gradient.square().sum().into_scalar::<f32>());
-        }
-    }
-}
-
-struct Scale {
-    gradients: GradientsParams,
-    factor: f64,
-}
-
-impl ModuleVisitor for Scale {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(gradient) = self.gradients.remove::<D>(param.id) {
-            self.gradients.register(param.id, gradient.mul_scalar(self.factor));
         }
     }
 }

@@ -17,9 +17,9 @@ fn main() {
         Cpu::available().filter(|cpu| wanted.as_deref().is_none_or(|name| name == cpu.name()))
     {
         println!(
-            "\n{cpu}: f32 limit {:.0} GFLOP/s, int8 limit {:.0} GOP/s",
-            peak_f32(cpu),
-            peak_i8(cpu)
+            "\n{cpu}: in the first-level cache f32 {:.0} GFLOP/s, int8 {:.0} GOP/s",
+            cached_f32(cpu),
+            cached_i8(cpu)
         );
         SHAPES.iter().for_each(|&shape| linear(cpu, shape));
         rows(cpu);

@@ -49,8 +49,10 @@ mod tests {
         else {
             unreachable!("labels were asked for")
         };
-        let found: Vec<(&str, f32)> =
-            scored.iter().map(|s| (s.label.as_str(), (s.probability * 1e4).round() / 1e4)).collect();
+        let found: Vec<(&str, f32)> = scored
+            .iter()
+            .map(|s| (s.label.as_str(), (s.probability * 1e4).round() / 1e4))
+            .collect();
         assert_eq!(found, [("b", 0.75), ("a", 0.25), ("c", 0.0)]);
     }
 }

@@ -61,7 +61,8 @@ impl Examples {
     pub fn read(path: &Path) -> Result<Examples> {
         let content = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
         let mut lines = content.lines().enumerate().filter(|(_, line)| !line.is_empty());
-        let header: Vec<&str> = lines.next().map_or(Vec::new(), |(_, line)| line.split('\t').collect());
+        let header: Vec<&str> =
+            lines.next().map_or(Vec::new(), |(_, line)| line.split('\t').collect());
         let column = |name: &str| header.iter().position(|column| *column == name);
         let refuse = |line: usize, expected: &str, got: &str| Error::Data {
             path: path.to_owned(),
@@ -77,7 +78,13 @@ impl Examples {
             let expected = format!("{} columns between tabs", header.len());
             Err(refuse(number, &expected, &format!("{}", fields.len())))
         });
-        let columns = (column("text"), column("label"), column("sentence1"), column("sentence2"), column("score"));
+        let columns = (
+            column("text"),
+            column("label"),
+            column("sentence1"),
+            column("sentence2"),
+            column("score"),
+        );
         let examples = match columns {
             (Some(text), Some(label), ..) => {
                 let row = |row: Result<(usize, Vec<&str>)>| {
@@ -88,15 +95,16 @@ impl Examples {
             (_, _, Some(first), Some(second), Some(score)) => {
                 let row = |row: Result<(usize, Vec<&str>)>| {
                     let (number, fields) = row?;
-                    let value: f32 = fields[score]
-                        .parse()
-                        .map_err(|_| refuse(number, "a number as score", &format!("`{}`", fields[score])))?;
+                    let value: f32 = fields[score].parse().map_err(|_| {
+                        refuse(number, "a number as score", &format!("`{}`", fields[score]))
+                    })?;
                     Ok((fields[first].to_owned(), fields[second].to_owned(), value))
                 };
                 Examples::Pairs(rows.map(row).collect::<Result<_>>()?)
             }
             _ => {
-                let expected = "the columns `text` and `label`, or `sentence1`, `sentence2` and `score`";
+                let expected =
+                    "the columns `text` and `label`, or `sentence1`, `sentence2` and `score`";
                 return Err(refuse(0, expected, &format!("`{}`", header.join("`, `"))));
             }
         };
@@ -125,7 +133,11 @@ impl Examples {
 /// # Errors
 /// [`Error::Missing`] where the model gives no labels, or no vectors; [`Error::Labels`]-like
 /// refusals where a label of the data is none of the model's; [`Error::Engine`].
-pub fn evaluate(session: &Session, examples: &Examples, progress: &mut dyn FnMut(usize)) -> Result<Evaluation> {
+pub fn evaluate(
+    session: &Session,
+    examples: &Examples,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Evaluation> {
     let start = Instant::now();
     match examples {
         Examples::Labelled(examples) => {
@@ -156,7 +168,9 @@ fn classified<'a>(
     progress: &mut dyn FnMut(usize),
 ) -> Result<Vec<(String, &'a str)>> {
     let known = &session.manifest().labels;
-    if let Some((_, label)) = examples.iter().find(|(_, label)| !known.is_empty() && !known.contains(label)) {
+    if let Some((_, label)) =
+        examples.iter().find(|(_, label)| !known.is_empty() && !known.contains(label))
+    {
         return Err(Error::Input {
             name: "label".to_owned(),
             expected: format!("one of the model's {} labels", known.len()),
@@ -166,9 +180,15 @@ fn classified<'a>(
     let mut pairs = Vec::with_capacity(examples.len());
     for (done, (text, label)) in examples.iter().enumerate() {
         let Prediction::Labels(scored) = session.predict(text)? else {
-            return Err(Error::Missing { what: "labels", next: "pack it with `--labels --task classify`" });
+            return Err(Error::Missing {
+                what: "labels",
+                next: "pack it with `--labels --task classify`",
+            });
         };
-        pairs.push((scored.into_iter().next().map_or(String::new(), |best| best.label), label.as_str()));
+        pairs.push((
+            scored.into_iter().next().map_or(String::new(), |best| best.label),
+            label.as_str(),
+        ));
         progress(done + 1);
     }
     Ok(pairs)
@@ -195,7 +215,9 @@ fn compared(
 
 /// Cosine of the angle between two vectors; 0 where one of them is zero.
 pub fn cosine(a: &[f32], b: &[f32]) -> f32 {
-    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
+    let dot = |x: &[f32], y: &[f32]| {
+        x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>()
+    };
     let norms = (dot(a, a) * dot(b, b)).sqrt();
     if norms == 0.0 { 0.0 } else { (dot(a, b) / norms) as f32 }
 }
@@ -220,7 +242,8 @@ fn macro_f1(pairs: &[(String, &str)]) -> f64 {
 fn spearman(a: &[f32], b: &[f32]) -> f64 {
     let (a, b) = (ranks(a), ranks(b));
     let mean = (a.len() as f64 - 1.0) / 2.0;
-    let product = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| (x - mean) * (y - mean)).sum::<f64>();
+    let product =
+        |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| (x - mean) * (y - mean)).sum::<f64>();
     let deviations = (product(&a, &a) * product(&b, &b)).sqrt();
     if deviations == 0.0 { 0.0 } else { product(&a, &b) / deviations }
 }

@@ -1,4 +1,24 @@
 //! Loads ONNX, optimizes and quantizes it, packs one bundle, and runs it inside a RAM budget.
+//!
+//! On a host, [`pack::pack`] turns an ONNX file, a tokenizer and labels into one bundle. On a
+//! device, a [`Session`] opens that bundle and predicts:
+//! ```
+//! use dram_runtime::{Budget, Options, Prediction, Session};
+//! use std::path::Path;
+//!
+//! # let bundle = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/zoo/intents.dram");
+//! let options = Options { budget: Budget::bytes(16 << 20), ..Options::default() };
+//! let session = Session::open(Path::new(bundle), &options)?;
+//! if let Prediction::Labels(labels) = session.predict("wake me at six")? {
+//!     assert_eq!(labels[0].label, "alarm");
+//! }
+//! # Ok::<(), dram_runtime::Error>(())
+//! ```
+//!
+//! The modules follow the data: [`graph`] (read and written as ONNX), [`optimize`], [`quantize`],
+//! [`kernels`], [`plan`] and [`budget`], [`bundle`], [`text`], [`session`]. The library prints
+//! nothing and reads no environment. What it promises about numbers: a bundle that our kernels run
+//! gives the same bits on every CPU; see [`kernels`].
 
 pub mod allocator;
 pub mod budget;
@@ -9,9 +29,9 @@ pub mod error;
 pub mod evaluate;
 pub mod golden;
 pub mod graph;
-pub mod kernels;
 pub mod inspect;
 pub mod install;
+pub mod kernels;
 pub mod manifest;
 pub mod npy;
 mod onnx;
@@ -35,6 +55,6 @@ pub use manifest::{Manifest, Task};
 pub use plan::Plan;
 pub use program::Work;
 pub use quantize::Precision;
-pub use session::{Options, Session};
+pub use session::{Options, Session, plans};
 pub use tensor::{DType, Tensor};
 pub use trust::TrustPolicy;

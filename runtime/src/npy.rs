@@ -44,7 +44,8 @@ fn parse(bytes: &[u8]) -> std::result::Result<Tensor, Refusal> {
     let length = length.iter().rev().fold(0_usize, |value, &byte| value << 8 | usize::from(byte));
     let header = bytes.get(start..start + length).ok_or_else(cut)?;
     let header = String::from_utf8_lossy(header);
-    let field = |name: &str| header.split_once(&format!("'{name}':")).map(|(_, rest)| rest.trim_start());
+    let field =
+        |name: &str| header.split_once(&format!("'{name}':")).map(|(_, rest)| rest.trim_start());
     let descr = field("descr").and_then(|rest| rest.split('\'').nth(1)).unwrap_or("none");
     let dtype = dtype(descr).ok_or_else(|| {
         refuse("an element type of float32, float64, float16, int8..64, uint8..64 or bool", descr)
@@ -59,15 +60,18 @@ fn parse(bytes: &[u8]) -> std::result::Result<Tensor, Refusal> {
     let extents = extents.ok_or_else(|| refuse("whole numbers as shape", shape))?;
     let values = bytes[start + length..].to_vec();
     let found = values.len();
-    Tensor::from_bytes(dtype, &extents, values)
-        .map_err(|_| ("values", "as many as the shape says", format!("{found} bytes for {dtype} {extents:?}")))
+    Tensor::from_bytes(dtype, &extents, values).map_err(|_| {
+        ("values", "as many as the shape says", format!("{found} bytes for {dtype} {extents:?}"))
+    })
 }
 
 fn to_bytes(tensor: &Tensor) -> Vec<u8> {
     let extents: Vec<String> = tensor.shape().iter().map(|extent| format!("{extent},")).collect();
     let descr = descr(tensor.dtype());
-    let mut header =
-        format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}), }}", extents.join(" "));
+    let mut header = format!(
+        "{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}), }}",
+        extents.join(" ")
+    );
     // The values begin at a multiple of 64; the header ends in a line break.
     let padded = (MAGIC.len() + 4 + header.len() + 1).next_multiple_of(64) - MAGIC.len() - 4;
     header.extend(std::iter::repeat_n(' ', padded - 1 - header.len()));

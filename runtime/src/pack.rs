@@ -161,7 +161,9 @@ impl Belongings {
         }
         let output = graph.outputs.first();
         match output.and_then(|output| output.shape.last()) {
-            Some(&Dim::Fixed(width)) if self.task == Task::Classify && width != self.labels.len() => {
+            Some(&Dim::Fixed(width))
+                if self.task == Task::Classify && width != self.labels.len() =>
+            {
                 let output = output.map_or(String::new(), |output| output.name.clone());
                 Err(Error::Labels { labels: self.labels.len(), output, width })
             }
@@ -171,7 +173,9 @@ impl Belongings {
 
     /// A tokenizer must not give ids that the word table does not have.
     fn check_vocabulary(&self, graph: &Graph) -> Result<()> {
-        let (Some(json), Some(longest)) = (&self.tokenizer, self.sequences.last()) else { return Ok(()) };
+        let (Some(json), Some(longest)) = (&self.tokenizer, self.sequences.last()) else {
+            return Ok(());
+        };
         let vocabulary = Text::new(json, *longest)?.vocabulary();
         let table = graph.nodes.iter().find(|node| node.op.starts_with("Embed"));
         let rows = table.and_then(|node| Some(graph.initializers.get(node.input(1)?)?.shape()[0]));
@@ -202,7 +206,12 @@ impl Belongings {
         }
     }
 
-    fn open(&self, prepared: &Prepared, precision: Precision, metrics: BTreeMap<String, f64>) -> Result<Session> {
+    fn open(
+        &self,
+        prepared: &Prepared,
+        precision: Precision,
+        metrics: BTreeMap<String, f64>,
+    ) -> Result<Session> {
         let image = bundle::image(&self.parts(&prepared.graph, precision, metrics));
         Session::from_bundle(Bundle::from_image(&image)?, &session::Options::default())
     }
@@ -226,7 +235,7 @@ fn read_labels(path: &Path) -> Result<Vec<String>> {
 /// Rows of the position table of an optimized copy of the graph, where it has one.
 fn longest_position(graph: &Graph) -> Option<usize> {
     let mut fused = graph.clone();
-    crate::optimize::optimize(&mut fused).ok()?;
+    crate::optimize::optimize(&mut fused);
     let embed = fused.nodes.iter().find(|node| node.is_fused("Embed"))?;
     fused.initializers.get(embed.input(2)?)?.shape().first().copied()
 }
@@ -238,9 +247,11 @@ fn fusion_error(graph: &Graph, fused: &Prepared, belongings: &Belongings) -> Res
     }
     let session = belongings.open(fused, Precision::F32, BTreeMap::new())?;
     let mut worst = 0.0_f32;
-    for length in [belongings.sequences.first(), belongings.sequences.last()].into_iter().flatten() {
+    for length in [belongings.sequences.first(), belongings.sequences.last()].into_iter().flatten()
+    {
         let example = session.example(*length);
-        let inputs: Vec<Tensor> = graph.inputs.iter().map(|input| example[&input.name].clone()).collect();
+        let inputs: Vec<Tensor> =
+            graph.inputs.iter().map(|input| example[&input.name].clone()).collect();
         debug_assert_eq!(facts(graph, *length).len(), inputs.len());
         let expected = engine::evaluate(graph, &inputs)?;
         for (expected, (_, got)) in expected.iter().zip(session.run(&example)?) {
@@ -260,22 +271,30 @@ fn fusion_error(graph: &Graph, fused: &Prepared, belongings: &Belongings) -> Res
 
 /// Largest difference, relative to the largest expected value; infinite where shapes differ.
 fn difference(expected: &Tensor, got: &Tensor) -> f32 {
-    let (Some(expected_values), Some(values)) = (expected.to_f32(), got.to_f32()) else { return f32::INFINITY };
+    let (Some(expected_values), Some(values)) = (expected.to_f32(), got.to_f32()) else {
+        return f32::INFINITY;
+    };
     if expected.shape() != got.shape() {
         return f32::INFINITY;
     }
-    let largest = expected_values.iter().fold(f32::MIN_POSITIVE, |largest, value| largest.max(value.abs()));
+    let largest =
+        expected_values.iter().fold(f32::MIN_POSITIVE, |largest, value| largest.max(value.abs()));
     let pairs = expected_values.iter().zip(&values);
     // Written so that a NaN counts as a difference.
-    pairs.map(|(a, b)| if a == b { 0.0 } else { (a - b).abs() / largest }).fold(0.0, |worst, difference| {
-        if difference <= worst { worst } else { difference }
-    })
+    pairs.map(|(a, b)| if a == b { 0.0 } else { (a - b).abs() / largest }).fold(
+        0.0,
+        |worst, difference| {
+            if difference <= worst { worst } else { difference }
+        },
+    )
 }
 
 /// Scores of f32 and of the packed precision, where the loss is within bounds.
 fn gate(reference: &Session, packed: &Session, data: &Path, max_drop: f64) -> Result<(f64, f64)> {
     let examples = Examples::read(data)?;
-    let score = |session: &Session| evaluate::evaluate(session, &examples, &mut |_| {}).map(|e: Evaluation| e.score());
+    let score = |session: &Session| {
+        evaluate::evaluate(session, &examples, &mut |_| {}).map(|e: Evaluation| e.score())
+    };
     let scores = (score(reference)?, score(packed)?);
     let drop = (scores.0 - scores.1) * 100.0;
     if drop <= max_drop {
@@ -283,7 +302,11 @@ fn gate(reference: &Session, packed: &Session, data: &Path, max_drop: f64) -> Re
     }
     Err(Error::Gate {
         what: format!("{} on `{}`", packed.manifest().precision, data.display()),
-        measured: format!("{:.2} % where f32 has {:.2} %, {drop:.2} points less", scores.1 * 100.0, scores.0 * 100.0),
+        measured: format!(
+            "{:.2} % where f32 has {:.2} %, {drop:.2} points less",
+            scores.1 * 100.0,
+            scores.0 * 100.0
+        ),
         allowed: format!("{max_drop} points"),
         next: "pack it with `--precision f32`, or allow more with `--max-drop`",
     })

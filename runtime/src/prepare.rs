@@ -47,7 +47,7 @@ pub fn read(path: &Path) -> Result<Graph> {
 /// [`Error::Unsupported`] where int8 is asked for and our kernels do not cover the graph.
 pub fn prepare(graph: &Graph, precision: Precision) -> Result<Prepared> {
     let mut fused = graph.clone();
-    let passes = optimize::optimize(&mut fused)?;
+    let passes = optimize::optimize(&mut fused);
     let lowered = quantize::quantize(&mut fused, precision).and_then(|()| {
         let image = bundle::image(&parts(&fused, precision, &[]));
         Program::lower(&Bundle::from_image(&image)?, &fused)
@@ -109,7 +109,9 @@ pub(crate) fn pattern(fact: &Fact) -> Tensor {
     let mut state = 1_u64;
     let floats: Vec<f32> = (0..count)
         .map(|_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (state >> 40) as f32 / (1 << 23) as f32 - 1.0
         })
         .collect();

@@ -72,13 +72,7 @@ impl Session {
     /// [`Error::OverBudget`], before the memory is taken, where the plan exceeds the budget; the errors of
     /// [`Bundle::open_trusted`] and [`Graph::read_onnx`]; [`Error::Tokenizer`].
     pub fn open(path: &Path, options: &Options) -> Result<Session> {
-        if Bundle::is_bundle(path)? {
-            Session::from_bundle(Bundle::open_trusted(path, &options.trust)?, options)
-        } else {
-            // An ONNX file carries no signature.
-            options.trust.admit(None, path)?;
-            Session::from_bundle(prepare::bundle_of_onnx(path, options.sequence)?, options)
-        }
+        Session::from_bundle(bundle_at(path, options)?, options)
     }
 
     /// Opens a bundle that is already mapped.
@@ -89,28 +83,36 @@ impl Session {
         options.trust.admit(bundle.signed_by(), Path::new("memory"))?;
         let graph = bundle.graph()?;
         let planned = planned(&bundle, options.sequence)?;
-        if !graph.nodes.iter().any(|node| node.domain == DRAM_DOMAIN) {
+        if !on_kernels(&graph) {
             return Session::on_tract(bundle, graph, &planned, options);
         }
         let program = Program::lower(&bundle, &graph)?;
         let longest = planned.last().copied().unwrap_or(usize::MAX).min(program.positions);
         let plans = kernel_plans(&bundle, &program, &planned, options.threads.get());
         options.budget.admit(&plans)?;
-        let threads = Threads::new(options.threads.get()).map_err(Error::io("start", Path::new("a thread")))?;
+        let threads = Threads::new(options.threads.get())
+            .map_err(Error::io("start", Path::new("a thread")))?;
         let needs = program.needs(longest, options.threads.get());
         let workspace = Mutex::new(Workspace::new(&needs));
         let executor = Executor::Kernels { program, cpu: Cpu::detect(), threads, workspace };
         Session::finish(bundle, graph, executor, plans[0], longest)
     }
 
-    fn on_tract(bundle: Bundle, graph: Graph, planned: &[usize], options: &Options) -> Result<Session> {
+    fn on_tract(
+        bundle: Bundle,
+        graph: Graph,
+        planned: &[usize],
+        options: &Options,
+    ) -> Result<Session> {
         // tract keeps its own copy of the weights; that much is known before it makes one.
         let least = tract_plan(&bundle, None, None);
         options.budget.admit(&[least])?;
         let whole = with_constants(&bundle, &graph)?;
         let lengths = if planned.is_empty() { &[1][..] } else { planned };
-        let compile = |&length: &usize| Ok((length, Compiled::new(&whole, &facts(&graph, length))?));
-        let compiled: BTreeMap<usize, Compiled> = lengths.iter().map(compile).collect::<Result<_>>()?;
+        let compile =
+            |&length: &usize| Ok((length, Compiled::new(&whole, &facts(&graph, length))?));
+        let compiled: BTreeMap<usize, Compiled> =
+            lengths.iter().map(compile).collect::<Result<_>>()?;
         let sequence = planned.last().copied();
         let plan = tract_plan(&bundle, Some(&compiled), sequence);
         options.budget.admit(&[plan])?;
@@ -118,7 +120,13 @@ impl Session {
         Session::finish(bundle, graph, Executor::Tract(compiled), plan, longest)
     }
 
-    fn finish(bundle: Bundle, graph: Graph, executor: Executor, plan: Plan, longest: usize) -> Result<Session> {
+    fn finish(
+        bundle: Bundle,
+        graph: Graph,
+        executor: Executor,
+        plan: Plan,
+        longest: usize,
+    ) -> Result<Session> {
         let text = bundle.tokenizer().map(|json| Text::new(json, longest)).transpose()?;
         let session = Session { bundle, graph, executor, text, plan, longest };
         session.check_labels()?;
@@ -129,7 +137,9 @@ impl Session {
         let labels = self.manifest().labels.len();
         let Some(output) = self.graph.outputs.first() else { return Ok(()) };
         match output.shape.last() {
-            Some(&Dim::Fixed(width)) if self.manifest().task == Task::Classify && labels != width => {
+            Some(&Dim::Fixed(width))
+                if self.manifest().task == Task::Classify && labels != width =>
+            {
                 Err(Error::Labels { labels, output: output.name.clone(), width })
             }
             _ => Ok(()),
@@ -221,7 +231,9 @@ impl Session {
 
     fn in_order(&self, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<Tensor>> {
         let declared = || self.graph.inputs.iter().map(ValueSpec::to_string).collect::<Vec<_>>();
-        if let Some(name) = inputs.keys().find(|name| !self.graph.inputs.iter().any(|i| i.name == **name)) {
+        if let Some(name) =
+            inputs.keys().find(|name| !self.graph.inputs.iter().any(|i| i.name == **name))
+        {
             return Err(Error::Input {
                 name: name.clone(),
                 expected: format!("one of: {}", declared().join("; ")),
@@ -229,7 +241,11 @@ impl Session {
             });
         }
         let value = |spec: &ValueSpec| {
-            let refuse = |got: String| Error::Input { name: spec.name.clone(), expected: spec.to_string(), got };
+            let refuse = |got: String| Error::Input {
+                name: spec.name.clone(),
+                expected: spec.to_string(),
+                got,
+            };
             let tensor = inputs.get(&spec.name).ok_or_else(|| refuse("none".to_owned()))?;
             let fits = |(dim, &extent): (&Dim, &usize)| match dim {
                 Dim::Fixed(fixed) => *fixed == extent,
@@ -245,7 +261,11 @@ impl Session {
         self.graph.inputs.iter().map(value).collect()
     }
 
-    fn run_tract(&self, compiled: &BTreeMap<usize, Compiled>, given: &[Tensor]) -> Result<Vec<Tensor>> {
+    fn run_tract(
+        &self,
+        compiled: &BTreeMap<usize, Compiled>,
+        given: &[Tensor],
+    ) -> Result<Vec<Tensor>> {
         let shapes: Vec<&[usize]> = given.iter().map(Tensor::shape).collect();
         let fits = |length: usize| {
             let facts = facts(&self.graph, length);
@@ -255,13 +275,20 @@ impl Session {
             Some((_, compiled)) => compiled.run(given),
             None => Err(Error::Input {
                 name: self.graph.inputs.first().map_or(String::new(), |input| input.name.clone()),
-                expected: format!("a batch of 1 and a length of {:?}", compiled.keys().collect::<Vec<_>>()),
+                expected: format!(
+                    "a batch of 1 and a length of {:?}",
+                    compiled.keys().collect::<Vec<_>>()
+                ),
                 got: format!("{shapes:?}; open it with `--seq` for another length"),
             }),
         }
     }
 
-    fn run_batch(&self, program: &Program, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<Tensor>> {
+    fn run_batch(
+        &self,
+        program: &Program,
+        inputs: &BTreeMap<String, Tensor>,
+    ) -> Result<Vec<Tensor>> {
         let values = |name: &str| inputs.get(name).and_then(Tensor::to_i64).unwrap_or_default();
         let ids = values(&program.ids);
         let shape = inputs[&program.ids].shape().to_vec();
@@ -289,9 +316,11 @@ impl Session {
         let ids: Vec<i64> = (0..sequence as i64).map(|place| 1 + place % 7).collect();
         let fixed = |fact: &Fact| prepare::pattern(fact);
         let facts = facts(&self.graph, sequence);
-        let text_inputs = self.graph.inputs.iter().all(|input| {
-            input.dtype == DType::I64 && input.shape.len() == 2
-        });
+        let text_inputs = self
+            .graph
+            .inputs
+            .iter()
+            .all(|input| input.dtype == DType::I64 && input.shape.len() == 2);
         let tensors = match text_inputs {
             true => self.padded(&ids, sequence),
             false => facts.iter().map(fixed).collect(),
@@ -360,7 +389,8 @@ impl Session {
         match &self.executor {
             Executor::Kernels { program, .. } => program.work(sequence),
             Executor::Tract(compiled) => {
-                let found = compiled.range(sequence..).next().or_else(|| compiled.iter().next_back());
+                let found =
+                    compiled.range(sequence..).next().or_else(|| compiled.iter().next_back());
                 let macs = found.map_or(0, |(_, compiled)| compiled.multiply_accumulates());
                 Work { macs, int8_macs: 0 }
             }
@@ -401,6 +431,37 @@ impl Session {
     }
 }
 
+/// What a session of the model at `path` would take from memory, for each sequence length that it is
+/// planned for up to that of `options`, the longest first. The budget of `options` is not looked at.
+///
+/// # Errors
+/// As [`Session::open`].
+pub fn plans(path: &Path, options: &Options) -> Result<Vec<Plan>> {
+    let bundle = bundle_at(path, options)?;
+    let (graph, planned) = (bundle.graph()?, planned(&bundle, options.sequence)?);
+    if on_kernels(&graph) {
+        let program = Program::lower(&bundle, &graph)?;
+        return Ok(kernel_plans(&bundle, &program, &planned, options.threads.get()));
+    }
+    // tract tells what it needs only once it has compiled; one session serves all lengths.
+    let options = Options { budget: Budget::UNLIMITED, ..options.clone() };
+    Ok(vec![*Session::from_bundle(bundle, &options)?.plan()])
+}
+
+fn bundle_at(path: &Path, options: &Options) -> Result<Bundle> {
+    if Bundle::is_bundle(path)? {
+        return Bundle::open_trusted(path, &options.trust);
+    }
+    // An ONNX file carries no signature.
+    options.trust.admit(None, path)?;
+    prepare::bundle_of_onnx(path, options.sequence)
+}
+
+/// Whether the stored graph is in our kernels' form; `prepare` fuses all of it or nothing.
+fn on_kernels(graph: &Graph) -> bool {
+    graph.nodes.iter().any(|node| node.domain == DRAM_DOMAIN)
+}
+
 /// The part that an i64 input `[batch, sequence]` plays, by the names that exporters give.
 enum InputKind {
     Ids,
@@ -421,7 +482,9 @@ impl InputKind {
 /// The planned lengths up to `limit`, ascending. A limit below the shortest is a length of its own.
 fn planned(bundle: &Bundle, limit: Option<usize>) -> Result<Vec<usize>> {
     let sequences = &bundle.manifest().sequences;
-    let (Some(limit), Some(&longest)) = (limit, sequences.last()) else { return Ok(sequences.clone()) };
+    let (Some(limit), Some(&longest)) = (limit, sequences.last()) else {
+        return Ok(sequences.clone());
+    };
     if limit > longest || limit == 0 {
         return Err(Error::Input {
             name: "sequence".to_owned(),
@@ -429,13 +492,19 @@ fn planned(bundle: &Bundle, limit: Option<usize>) -> Result<Vec<usize>> {
             got: format!("{limit}; pack it with a longer `--seq`"),
         });
     }
-    let mut planned: Vec<usize> = sequences.iter().copied().filter(|&length| length < limit).collect();
+    let mut planned: Vec<usize> =
+        sequences.iter().copied().filter(|&length| length < limit).collect();
     planned.push(limit);
     Ok(planned)
 }
 
 /// Plans for each planned length, the longest first.
-fn kernel_plans(bundle: &Bundle, program: &Program, planned: &[usize], threads: usize) -> Vec<Plan> {
+fn kernel_plans(
+    bundle: &Bundle,
+    program: &Program,
+    planned: &[usize],
+    threads: usize,
+) -> Vec<Plan> {
     let tokenizer_bytes = bundle.tokenizer().map_or(0, |json| text::memory_bytes(json.len()));
     let plan = |&length: &usize| {
         let length = length.min(program.positions);
@@ -455,7 +524,11 @@ fn kernel_plans(bundle: &Bundle, program: &Program, planned: &[usize], threads: 
 const OPENING_BYTES: u64 = 512 * 1024;
 
 /// Before compilation (`compiled` is `None`) a lower bound, afterwards the plan.
-fn tract_plan(bundle: &Bundle, compiled: Option<&BTreeMap<usize, Compiled>>, sequence: Option<usize>) -> Plan {
+fn tract_plan(
+    bundle: &Bundle,
+    compiled: Option<&BTreeMap<usize, Compiled>>,
+    sequence: Option<usize>,
+) -> Plan {
     let tokenizer_bytes = bundle.tokenizer().map_or(0, |json| text::memory_bytes(json.len()));
     let mapped = bundle.len() as u64;
     let memory: Vec<(u64, u64)> =

@@ -27,9 +27,9 @@ impl Text {
             next: "give the `tokenizer.json` that the model was trained with",
         };
         let mut tokenizer = Tokenizer::from_bytes(json).map_err(wrong)?;
-        let added = tokenizer.get_post_processor().map_or(0, |post| {
-            tokenizers::PostProcessor::added_tokens(post, false)
-        });
+        let added = tokenizer
+            .get_post_processor()
+            .map_or(0, |post| tokenizers::PostProcessor::added_tokens(post, false));
         if longest <= added {
             return Err(Error::Tokenizer {
                 reason: format!("it adds {added} tokens to each text, and {longest} are allowed"),
@@ -50,12 +50,11 @@ impl Text {
     /// [`Error::Tokenizer`] where the tokenizer cannot encode it.
     pub fn ids(&self, text: &str) -> Result<Vec<i64>> {
         let bound = text.floor_char_boundary(self.longest.saturating_mul(BYTES_PER_TOKEN));
-        let encoding = self.tokenizer.encode_fast(&text[..bound], true).map_err(|error| {
-            Error::Tokenizer {
+        let encoding =
+            self.tokenizer.encode_fast(&text[..bound], true).map_err(|error| Error::Tokenizer {
                 reason: error.to_string(),
                 next: "check that the text is plain UTF-8",
-            }
-        })?;
+            })?;
         Ok(encoding.get_ids().iter().map(|&id| i64::from(id)).collect())
     }
 

@@ -11,8 +11,9 @@ use dram_runtime::Session;
 use dram_runtime::plan::Size;
 use serde::Serialize;
 
-use crate::arguments::Limits;
+use crate::arguments::{Limits, mapped_bytes};
 use crate::output::{Output, table};
+use crate::verbs::takes_text;
 use crate::{ALLOCATOR, Answer, process};
 
 /// Measure cold start, latency, memory and the share of int8 work
@@ -99,7 +100,7 @@ impl Bench {
             cpu_ms: milliseconds(cpu) / times.len() as f64,
             cold_start_ms,
             peak_rss_bytes: process::peak_rss_bytes(),
-            peak_heap_bytes: ALLOCATOR.peak_bytes() + session.mapped_bytes(),
+            peak_heap_bytes: ALLOCATOR.peak_bytes() + mapped_bytes(&self.file)?,
             planned_peak_bytes: session.plan().peak_bytes(),
             int8_mac_share: session.work(seq.unwrap_or_default()).int8_mac_share(),
             threads: self.limits.threads.get(),
@@ -137,7 +138,7 @@ impl Bench {
 
     fn answer_once(&self, output: &Output) -> Result<Answer> {
         let session = self.limits.open(&self.file)?;
-        if session.takes_text() {
+        if takes_text(&session) {
             session.predict(FIRST_TEXT)?;
         } else {
             session.run(&session.example(session.plan().sequence.unwrap_or_default()))?;
@@ -152,7 +153,9 @@ const FEWEST: usize = 20;
 
 fn seconds(text: &str) -> Result<Duration, String> {
     let number = text.parse::<f64>().ok().filter(|seconds| (0.0..=86_400.0).contains(seconds));
-    number.map(Duration::from_secs_f64).ok_or_else(|| "give seconds, up to a day: 3 or 0.5".to_owned())
+    number
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| "give seconds, up to a day: 3 or 0.5".to_owned())
 }
 
 fn milliseconds(time: Duration) -> f64 {
@@ -182,7 +185,7 @@ fn text(measured: &Measured) -> String {
     rows.push(row("int8 MACs", format!("{:.1} %", 100.0 * measured.int8_mac_share)));
     let tokens = measured.seq.map_or(String::new(), |seq| format!("{seq} tokens, "));
     let (count, threads) = (measured.inferences, measured.threads);
-    format!("{}{tokens}{threads} threads, {count} inferences\n", table(&rows))
+    format!("{}{tokens}threads {threads}, {count} inferences\n", table(&rows))
 }
 
 #[cfg(test)]

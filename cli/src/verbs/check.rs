@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use dram_runtime::Budget;
-use dram_runtime::plan::{self, Size};
+use dram_runtime::plan::Size;
+use dram_runtime::session::{self, Options};
 use serde_json::json;
 
 use crate::Answer;
-use crate::arguments::ONE;
 use crate::output::Output;
 use crate::verbs::boards;
 
@@ -27,11 +27,12 @@ pub(crate) struct Check {
 impl Check {
     pub(crate) fn call(&self, output: &Output) -> Result<Answer> {
         let board = self.board.as_deref().map(boards::named).transpose()?;
-        let mut findings = dram_runtime::check::check(&self.model)?;
+        let mut findings = dram_runtime::inspect::check(&self.model)?;
         // A model that does not load has no plan.
         if let (Some(board), true) = (board, findings.is_empty()) {
             let usable = board.ram_usable_bytes.value;
-            let admitted = Budget::bytes(usable).admit(&plan::of(&self.model, ONE)?);
+            let admitted =
+                Budget::bytes(usable).admit(&session::plans(&self.model, &Options::default())?);
             findings.extend(admitted.err().map(|refusal| format!("{}: {refusal}", board.name)));
         }
         let place = board.map_or(String::new(), |board| {
@@ -40,7 +41,9 @@ impl Check {
         let model = self.model.display();
         let text = match &findings[..] {
             [] => format!("`{model}` runs{place}\n"),
-            findings => format!("`{model}` does not run{place}:\n  - {}\n", findings.join("\n  - ")),
+            findings => {
+                format!("`{model}` does not run{place}:\n  - {}\n", findings.join("\n  - "))
+            }
         };
         let runs = findings.is_empty();
         output.result(&text, &json!({ "runs": runs, "findings": findings }))?;

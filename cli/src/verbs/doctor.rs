@@ -5,6 +5,7 @@ use std::thread::available_parallelism;
 
 use anyhow::Result;
 use clap::Args;
+use dram_runtime::kernels::Cpu;
 use dram_runtime::plan::Size;
 use serde_json::json;
 
@@ -29,6 +30,7 @@ impl Doctor {
 
         let or_unknown = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
         let size = |bytes: Option<u64>| or_unknown(bytes.map(|bytes| Size(bytes).to_string()));
+        let kernels = Cpu::detect().name();
         let version = env!("CARGO_PKG_VERSION");
         let [os, arch] = [std::env::consts::OS, std::env::consts::ARCH];
         let distill = cfg!(feature = "distill");
@@ -37,7 +39,7 @@ impl Doctor {
         writeln!(text, "machine    {}", or_unknown(model.clone()))?;
         writeln!(text, "board      {}", board.map_or("none of `dram boards`", |board| board.id))?;
         writeln!(text, "processor  {}", or_unknown(processor.clone()))?;
-        writeln!(text, "kernels    {}", dram_runtime::cpu_name())?;
+        writeln!(text, "kernels    {}", kernels)?;
         writeln!(text, "has        {}", present.join(" "))?;
         writeln!(text, "lacks      {}", missing.join(" "))?;
         writeln!(text, "cores      {}", or_unknown(cores.map(|cores| cores.to_string())))?;
@@ -52,7 +54,7 @@ impl Doctor {
                 "machine": model,
                 "board": board.map(|board| board.id),
                 "processor": processor,
-                "kernels": dram_runtime::cpu_name(),
+                "kernels": kernels,
                 "features": present,
                 "missing_features": missing,
                 "cores": cores,

@@ -4,21 +4,20 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use dram_runtime::Session;
-use dram_runtime::evaluate::{Evaluation, evaluate};
+use dram_runtime::evaluate::{Evaluation, Examples, evaluate};
 use serde_json::json;
 
 use crate::Answer;
 use crate::arguments::Limits;
 use crate::output::Output;
 
-/// Measure accuracy and macro F1 (labels), or Spearman correlation (pairs)
+/// Measure accuracy and macro F1 (labels), or Spearman's rank correlation (pairs)
 #[derive(Debug, Args)]
 pub(crate) struct Eval {
     /// A bundle
     file: PathBuf,
 
-    /// TSV with a header: `text`, `label`, or `sentence1`, `sentence2`, `score`
+    /// TSV with a header: `text` and `label`, or `sentence1`, `sentence2` and `score`
     data: PathBuf,
 
     #[command(flatten)]
@@ -28,12 +27,39 @@ pub(crate) struct Eval {
 impl Eval {
     pub(crate) fn call(&self, output: &Output) -> Result<Answer> {
         let session = self.limits.open(&self.file)?;
-        let bar = output.bar(0, "{wide_bar} {pos}/{len} {per_sec} {eta} left");
-        let evaluation = evaluate(&session, &self.data, &mut |done, all| {
-            bar.set_length(all as u64);
-            bar.set_position(done as u64);
-        })?;
+        let examples = Examples::read(&self.data)?;
+        let bar = output.bar(examples.len() as u64, "{wide_bar} {pos}/{len}  {eta} left");
+        let evaluation = evaluate(&session, &examples, &mut |done| bar.set_position(done as u64));
         bar.finish_and_clear();
+        match evaluation? {
+            Evaluation::Classification { accuracy, macro_f1, examples, seconds } => {
+                let rate = examples as f64 / seconds;
+                let [accurate, f1] =
+                    [accuracy, macro_f1].map(|share| format!("{:.2} %", 100.0 * share));
+                output.result(
+                    &format_args!(
+                        "accuracy {accurate}, macro F1 {f1}\n{examples} texts, {rate:.0} a second\n"
+                    ),
+                    &json!({
+                        "accuracy": accuracy,
+                        "macro_f1": macro_f1,
+                        "examples": examples,
+                        "examples_per_second": rate,
+                    }),
+                )?;
+            }
+            Evaluation::Similarity { spearman, examples, seconds } => {
+                let rate = examples as f64 / seconds;
+                output.result(
+                    &format_args!("Spearman {spearman:.4}\n{examples} pairs, {rate:.0} a second\n"),
+                    &json!({
+                        "spearman": spearman,
+                        "examples": examples,
+                        "examples_per_second": rate,
+                    }),
+                )?;
+            }
+        }
         Ok(Answer::Yes)
     }
 }

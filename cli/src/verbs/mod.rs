@@ -10,3 +10,10 @@ pub(crate) mod inspect;
 pub(crate) mod pack;
 pub(crate) mod plan;
 pub(crate) mod run;
+
+use dram_runtime::{Session, Task};
+
+/// Whether the model answers texts, not only tensors.
+fn takes_text(session: &Session) -> bool {
+    session.manifest().tokenizer.is_some() && session.manifest().task != Task::Raw
+}

@@ -1,14 +1,18 @@
 //! `dram pack`: an ONNX file -> the one file that a device needs.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use dram_runtime::pack::{self, pack};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use dram_runtime::optimize::PassReport;
+use dram_runtime::pack::{DEFAULT_MAX_DROP, PackOptions, PackReport, pack};
+use dram_runtime::plan::Size;
 use dram_runtime::{Precision, Task};
 
 use crate::Answer;
-use crate::output::Output;
+use crate::output::{Output, table};
 
 /// Optimize, quantize, gate on accuracy, and write the bundle
 #[derive(Debug, Args)]
@@ -20,31 +24,67 @@ pub(crate) struct Pack {
     #[arg(short, long, value_name = "M.dram")]
     output: PathBuf,
 
-    /// `tokenizer.json` of the model, where it takes text
+    /// The model's `tokenizer.json`, where it takes text
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
 
-    /// One label a line, in the order of the output
+    /// One label a line, in the order of the output's columns
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
 
-    /// What the output means; by default told from the other flags
-    #[arg(long, value_parser = TASKS)]
+    /// What the output means; labels mean classify, a tokenizer alone embed, neither raw
+    #[arg(long, value_parser = PossibleValuesParser::new(["classify", "embed", "raw"])
+        .try_map(|name| name.parse::<Task>()))]
     task: Option<Task>,
 
-    /// Sequence lengths to plan for, in tokens
-    #[arg(long, value_name = "N,N,...", value_delimiter = ',', default_value = "16,32,64,128")]
-    seq: Vec<usize>,
+    /// Sequence lengths to plan for, in tokens [default: 16,32,64,128]
+    #[arg(long, value_name = "N,N,...", value_delimiter = ',')]
+    seq: Option<Vec<NonZeroUsize>>,
 
     /// Numbers that weights are stored and multiplied in
-    #[arg(long, default_value = "int8")]
+    #[arg(long, default_value = "int8", value_parser = PossibleValuesParser::new(["f32", "int8"])
+        .try_map(|name| name.parse::<Precision>()))]
     precision: Precision,
 
-    /// Measure accuracy before and after quantization on this TSV
+    /// Measure f32 and the packed precision on this TSV
     #[arg(long, value_name = "DATA.tsv")]
     eval: Option<PathBuf>,
 
-    /// Refuse a model that loses more than this, in percentage points
-    #[arg(long, value_name = "PCT", requires = "eval")]
-    max_drop: Option<f64>,
+    /// Refuse to lose more than this against f32, in percentage points
+    #[arg(long, value_name = "POINTS", requires = "eval", default_value_t = DEFAULT_MAX_DROP)]
+    max_drop: f64,
+}
+
+impl Pack {
+    pub(crate) fn call(&self, output: &Output) -> Result<Answer> {
+        let options = PackOptions {
+            tokenizer: self.tokenizer.clone(),
+            labels: self.labels.clone(),
+            task: self.task,
+            sequences: self.seq.as_ref().map(|lengths| lengths.iter().map(|n| n.get()).collect()),
+            precision: self.precision,
+            evaluate: self.eval.clone(),
+            max_drop: self.max_drop,
+        };
+        let report = pack(&self.model, &self.output, &options, &mut |step| output.note(&step))?;
+        output.result(&self.text(&report), &report)?;
+        Ok(Answer::Yes)
+    }
+
+    fn text(&self, report: &PackReport) -> String {
+        let row = |name: &str, value: String| vec![name.to_owned(), value];
+        let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+        let mut rows = vec![
+            row("task", report.task.to_string()),
+            row("precision", report.precision.to_string()),
+            row("int8 MACs", percent(report.int8_mac_share)),
+        ];
+        rows.extend(report.f32_score.map(|score| row("score in f32", percent(score))));
+        rows.extend(report.score.map(|score| row("score as packed", percent(score))));
+        let rewrites = |it: &PassReport| row(&format!("pass {}", it.pass), it.rewrites.to_string());
+        rows.extend(report.passes.iter().map(rewrites));
+        let tract = report.left_to_tract.as_ref();
+        let tract = tract.map_or(String::new(), |why| format!("tract runs it: {why}\n"));
+        format!("{}{tract}{}, {}\n", table(&rows), self.output.display(), Size(report.bytes))
+    }
 }

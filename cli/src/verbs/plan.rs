@@ -3,9 +3,10 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 use dram_runtime::plan::{self, Size};
+use dram_runtime::session::{self, Options};
 use dram_runtime::{Budget, Error};
 use serde_json::json;
 
@@ -41,10 +42,10 @@ impl Plan {
         let board = self.board.as_deref().map(boards::named).transpose()?;
         let on_board = board.map(|board| Budget::bytes(board.ram_usable_bytes.value));
         let budget = self.ram.or(on_board);
-        let plans = self.plans()?;
-        let Some(plan) = plans.first() else {
-            bail!("`--seq` leaves no sequence length that `{}` was packed for", self.file.display());
-        };
+        let sequence = self.seq.map(NonZeroUsize::get);
+        let options = Options { threads: self.threads, sequence, ..Options::default() };
+        let plans = session::plans(&self.file, &options)?;
+        let plan = plans[0];
         let refusal = match budget.unwrap_or(Budget::UNLIMITED).admit(&plans) {
             Ok(()) => None,
             Err(refusal @ Error::OverBudget(_)) => Some(refusal.to_string()),
@@ -84,13 +85,6 @@ impl Plan {
         )?;
         Ok(if refusal.is_none() { Answer::Yes } else { Answer::No })
     }
-
-    /// The model's plans for sequences of at most `--seq`, longest first.
-    fn plans(&self) -> Result<Vec<plan::Plan>> {
-        let cap = self.seq.map_or(usize::MAX, NonZeroUsize::get);
-        let within = |plan: &plan::Plan| plan.sequence.is_none_or(|sequence| sequence <= cap);
-        Ok(plan::of(&self.file, self.threads)?.into_iter().filter(within).collect())
-    }
 }
 
 /// A row for each part, a column for each sequence length.
@@ -98,7 +92,8 @@ fn parts(plans: &[plan::Plan]) -> String {
     let row = |name: &str, cell: &dyn Fn(&plan::Plan) -> String| {
         std::iter::once(name.to_owned()).chain(plans.iter().map(cell)).collect::<Vec<_>>()
     };
-    let bytes = |name: &str, part: fn(&plan::Plan) -> u64| row(name, &|plan| Size(part(plan)).to_string());
+    let bytes =
+        |name: &str, part: fn(&plan::Plan) -> u64| row(name, &|plan| Size(part(plan)).to_string());
     let mut rows = vec![
         bytes("weights", |plan| plan.weights_bytes),
         bytes("activations", |plan| plan.activations_bytes),
@@ -107,7 +102,8 @@ fn parts(plans: &[plan::Plan]) -> String {
         bytes("peak", plan::Plan::peak_bytes),
     ];
     if plans.iter().any(|plan| plan.sequence.is_some()) {
-        let tokens = |plan: &plan::Plan| plan.sequence.map_or(String::new(), |tokens| tokens.to_string());
+        let tokens =
+            |plan: &plan::Plan| plan.sequence.map_or(String::new(), |tokens| tokens.to_string());
         rows.insert(0, row("tokens", &tokens));
     }
     table(&rows)

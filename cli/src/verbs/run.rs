@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::Answer;
 use crate::arguments::Limits;
 use crate::output::{Output, table};
+use crate::verbs::takes_text;
 
 /// Predict: labels or an embedding for a text, tensors for tensors
 #[derive(Debug, Args)]
@@ -46,7 +47,7 @@ impl Run {
         let session = self.limits.open(&self.file)?;
         match &self.text[..] {
             _ if !self.input.is_empty() => self.tensors(&session, output)?,
-            [] if !session.takes_text() => bail!(inputs_wanted(&session)),
+            [] if !takes_text(&session) => bail!(inputs_wanted(&session)),
             [] => self.lines(&session, output)?,
             texts => self.texts(&session, texts, output)?,
         }
@@ -76,7 +77,8 @@ impl Run {
         }
         let mut documents = Vec::new();
         for (index, line) in stdin.lines().enumerate() {
-            let text = line.map_err(|error| anyhow::anyhow!("stdin line {}: {error}", index + 1))?;
+            let text =
+                line.map_err(|error| anyhow::anyhow!("stdin line {}: {error}", index + 1))?;
             let prediction = session.predict(&text)?;
             if output.is_json() {
                 documents.push(self.document(&prediction));
@@ -105,7 +107,8 @@ impl Run {
         for (index, (name, tensor)) in outputs.iter().enumerate() {
             let file = files.get(index).map(|path| path.display().to_string());
             let to = file.as_ref().map(|file| format!(" -> {file}")).unwrap_or_default();
-            text += &format!("{name} {} {:?}{to}{}\n", tensor.dtype(), tensor.shape(), first(tensor));
+            text +=
+                &format!("{name} {} {:?}{to}{}\n", tensor.dtype(), tensor.shape(), first(tensor));
             documents.push(json!({
                 "name": name,
                 "dtype": tensor.dtype().name(),
@@ -130,7 +133,6 @@ impl Run {
                 let numbers: Vec<String> = vector.iter().map(f32::to_string).collect();
                 format!("  {}\n", numbers.join(" "))
             }
-            _ => unreachable!("a text gives labels or an embedding"),
         }
     }
 
@@ -142,7 +144,6 @@ impl Run {
                 .map(|it| json!({ "label": it.label, "probability": it.probability }))
                 .collect(),
             Prediction::Embedding(vector) => json!({ "embedding": vector }),
-            _ => unreachable!("a text gives labels or an embedding"),
         }
     }
 }
@@ -157,8 +158,11 @@ fn named_file(text: &str) -> Result<(String, PathBuf), String> {
 }
 
 fn inputs_wanted(session: &Session) -> String {
-    let inputs: Vec<String> =
-        session.inputs().iter().map(|input| format!("\n  --input {}=FILE.npy ({input})", input.name)).collect();
+    let inputs: Vec<String> = session
+        .inputs()
+        .iter()
+        .map(|input| format!("\n  --input {}=FILE.npy ({input})", input.name))
+        .collect();
     format!("this model takes tensors, not text; give:{}", inputs.concat())
 }
 

@@ -101,7 +101,8 @@ fn sections(manifest: &Manifest, manifest_bytes: usize, bytes: &[u8]) -> Result<
     let mut end = HEADER_BYTES + manifest_bytes;
     let mut follow = |name: &str, extent: Extent| {
         let start = end.next_multiple_of(ALIGNMENT);
-        let reach = extent.offset.checked_add(extent.bytes).filter(|&reach| reach <= bytes.len() as u64);
+        let reach =
+            extent.offset.checked_add(extent.bytes).filter(|&reach| reach <= bytes.len() as u64);
         let (Some(reach), true) = (reach, extent.offset == start as u64) else {
             return Err(format!(
                 "section `{name}` is {} bytes at {}, expected at {start} within {}",

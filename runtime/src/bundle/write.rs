@@ -79,7 +79,8 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// The bytes of the bundle, the same for the same parts.
 pub fn image(parts: &Parts) -> Vec<u8> {
-    let graph_bytes = Graph { metadata: BTreeMap::new(), ..parts.graph.clone_without_initializers() }.to_onnx();
+    let graph_bytes =
+        Graph { metadata: BTreeMap::new(), ..parts.graph.clone_without_initializers() }.to_onnx();
     let mut manifest = Manifest {
         name: parts.graph.name.clone(),
         task: parts.task,

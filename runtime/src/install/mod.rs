@@ -105,6 +105,11 @@ pub fn status(slots: &Path) -> Result<Option<Status>> {
     Status::read(&slots.join(CURRENT))
 }
 
+/// Where the bundle `digest` lies in the folder `slots`, if it is there.
+pub fn bundle_path(slots: &Path, digest: Digest) -> PathBuf {
+    slots.join(format!("{digest}.dram"))
+}
+
 const CURRENT: &str = "current";
 
 struct Slots<'a> {
@@ -216,7 +221,7 @@ impl Slots<'_> {
     }
 
     fn open(&self, digest: Digest, options: &Options) -> Result<Session> {
-        let path = self.bundle(digest);
+        let path = bundle_path(self.folder, digest);
         let bundle = Bundle::open_trusted(&path, &options.trust)?;
         is_named(digest, &bundle, &path)?;
         Session::from_bundle(bundle, options)
@@ -224,7 +229,7 @@ impl Slots<'_> {
 
     /// Writes a verified bundle under its name, for good.
     fn store(&mut self, image: &[u8], digest: Digest) -> Result<()> {
-        let (path, partial) = (self.bundle(digest), self.folder.join(format!("{digest}.partial")));
+        let (path, partial) = (bundle_path(self.folder, digest), self.folder.join(format!("{digest}.partial")));
         self.write(&partial, image)?;
         // What was just verified was another copy.
         is_named(digest, &Bundle::open(&partial)?, &partial)?;
@@ -269,10 +274,6 @@ impl Slots<'_> {
                 let _ = self.files.remove(&path);
             }
         }
-    }
-
-    fn bundle(&self, digest: Digest) -> PathBuf {
-        self.folder.join(format!("{digest}.dram"))
     }
 }
 

@@ -2,9 +2,9 @@
 //! panels once; then twelve queries at a time have their scores, which never leave the first-level cache.
 
 use super::cpu::{Cpu, per_cpu};
-use super::norm;
 use super::pack::PANEL;
 use super::tiles::{self, Strided, TILE_ROWS, Tile};
+use super::{lanes, math};
 
 /// Added to the score of a key that the mask excludes: far below every score, and finite, so that a row
 /// whose keys are all excluded attends to all alike.
@@ -214,12 +214,21 @@ impl Block {
     }
 }
 
-/// Replaces the first `tokens` scores of each row by their exponentials; `shares` get one over their sums.
+/// Replaces the first `tokens` scores of each row by `e^(score - largest)`; `shares` get one over their sums.
+///
+/// A pass over all rows for each step, where [`softmax`](super::softmax) takes a row at a time: the steps of one row
+/// wait for each other, those of twelve do not.
 fn exponentials(cpu: Cpu, scores: &mut [f32], stride: usize, tokens: usize, shares: &mut [f32]) {
     #[inline(always)]
     fn body(scores: &mut [f32], stride: usize, tokens: usize, shares: &mut [f32]) {
-        for (row, share) in scores.chunks_exact_mut(stride).zip(shares) {
-            *share = 1.0 / norm::exponentials(&mut row[..tokens]);
+        for (row, largest) in scores.chunks_exact(stride).zip(&mut *shares) {
+            *largest = lanes::max(&row[..tokens], f32::MIN);
+        }
+        for (row, largest) in scores.chunks_exact_mut(stride).zip(&mut *shares) {
+            row[..tokens].iter_mut().for_each(|score| *score = math::exp_of(*score - *largest));
+        }
+        for (row, share) in scores.chunks_exact(stride).zip(shares) {
+            *share = 1.0 / lanes::sum(&row[..tokens], |value| value);
         }
     }
     per_cpu!(cpu, body(scores: &mut [f32], stride: usize, tokens: usize, shares: &mut [f32]))

@@ -5,6 +5,10 @@ use std::hint::black_box;
 
 const LANES: usize = 32;
 
+/// Lanes on cache lines of their own, so that what is stored wide can be loaded narrow at once.
+#[repr(align(64))]
+struct Aligned([f32; LANES]);
+
 /// Sum of `term(value)`: lane `l` adds the values `l`, `l + 32`, ... in turn, then the upper half of the
 /// lanes is added to the lower until one is left.
 #[inline(always)]
@@ -42,7 +46,7 @@ fn reduce(
         }
     }
     // Seen together with the tree, the lanes of the loop would be split into narrow vectors.
-    let mut lanes = black_box(lanes);
+    let Aligned(mut lanes) = black_box(Aligned(lanes));
     for (lane, &value) in lanes.iter_mut().zip(rest) {
         *lane = step(*lane, value);
     }

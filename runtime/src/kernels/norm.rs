@@ -57,19 +57,13 @@ pub fn softmax(cpu: Cpu, x: &mut [f32], width: usize) {
     #[inline(always)]
     fn body(x: &mut [f32], width: usize) {
         for row in x.chunks_exact_mut(width) {
-            let total = exponentials(row);
+            let largest = lanes::max(row, f32::MIN);
+            row.iter_mut().for_each(|value| *value = math::exp_of(*value - largest));
+            let total = lanes::sum(row, |value| value);
             row.iter_mut().for_each(|value| *value /= total);
         }
     }
     per_cpu!(cpu, body(x: &mut [f32], width: usize))
-}
-
-/// Replaces each value by `e^(value - largest)` and returns the sum of them, at least one.
-#[inline(always)]
-pub(super) fn exponentials(row: &mut [f32]) -> f32 {
-    let largest = lanes::max(row, f32::MIN);
-    row.iter_mut().for_each(|value| *value = math::exp_of(*value - largest));
-    lanes::sum(row, |value| value)
 }
 
 /// Mean of the token vectors that `mask` keeps (those not zero): `hidden` is `[tokens, width]`, `mask`

@@ -386,3 +386,45 @@ fn gelu_in_f64(x: f64) -> f64 {
     };
     if x > 0.0 { x * (1.0 - tail / 2.0) } else { x * tail / 2.0 }
 }
+
+/// FNV-1a over the bits of a layer, an int8 layer, an attention and their like.
+#[test]
+fn every_machine_gives_these_bits() {
+    let (m, k, n, mut numbers) = (29, 70, 45, Numbers(7));
+    let (x, weights) = (numbers.floats(m * k, 2.0), numbers.floats(k * n, 1.0));
+    let (panels, bias) = (pack_f32(&weights, k, n), pad_columns(&numbers.floats(n, 1.0)));
+    let (int8, scales) = quantize_columns(&weights, k, n);
+    let (bytes, sums) = (pack_i8(&int8, k, n).unwrap(), column_sums(&int8, k, n));
+    let scales = pad_columns(&scales);
+    let heads = Heads { heads: 3, head_width: 24 };
+    let qkv = numbers.floats(m * 3 * heads.hidden(), 2.0);
+    let result = same("all", |cpu| {
+        let gelu = Epilogue { activation: Activation::Gelu, residual: None };
+        let mut out = [const { Vec::new() }; 3];
+        out[0].resize(m * n, 0.0);
+        linear_f32(cpu, &x, &PackedF32::new(&panels, &bias, k, n).unwrap(), gelu, &mut out[0]);
+        let residual = Some(&out[0][..]);
+        let tanh = Epilogue { activation: Activation::Tanh, residual };
+        let (quantized, rows) = quantized(&x, k);
+        let packed = PackedI8::new(&bytes, &sums, &scales, &bias, k, n).unwrap();
+        let mut int8 = vec![0.0; m * n];
+        linear_i8(cpu, &quantized, &rows, &packed, tanh, &mut int8);
+        out[1] = int8;
+        let norm = LayerNorm { gamma: &bias[..n], beta: &scales[..n], epsilon: 1e-5 };
+        layer_norm_in_place(cpu, &mut out[1], norm);
+        let mut keys_values = vec![0.0; heads.packed_len(m)];
+        pack_keys_values(cpu, heads, &qkv, &mut keys_values);
+        let keys_values = KeysValues { packed: &keys_values, mask: &vec![1; m] };
+        out[2].resize(m * heads.hidden(), 0.0);
+        let mut scratch = vec![0.0; heads.scratch_len(m)];
+        attention(cpu, heads, &qkv, keys_values, &mut scratch, &mut out[2]);
+        l2_normalize(cpu, &mut out[2], heads.hidden(), 1e-12);
+        let bytes = out.iter().flatten().flat_map(|value| value.to_bits().to_le_bytes());
+        bytes.fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        })
+    });
+    // Not a reference for the values, which other tests hold to f64, but for their being the same: x86-64
+    // and AArch64 must both arrive at it.
+    assert_eq!(result, 0x3622_65ea_7aed_9016, "{result:#x}");
+}

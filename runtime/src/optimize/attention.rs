@@ -9,13 +9,12 @@
 //! Refused: a bias that is not "0 where the mask is 1, at most -1000 where it is 0" - checked by
 //! computing it for an example mask -, heads of unequal widths, and cross-attention.
 
-use crate::error::Result;
 use crate::graph::{Attribute, Graph, Node};
 use crate::optimize::pattern::{Rewrite, View, rewrite_all};
 use crate::tensor::Tensor;
 
-pub(super) fn run(graph: &mut Graph) -> Result<usize> {
-    rewrite_all(graph, |view, index| Ok(find(view, index)))
+pub(super) fn run(graph: &mut Graph) -> usize {
+    rewrite_all(graph, find)
 }
 
 /// A linear layer seen through the reshape and transpose into heads.
@@ -168,4 +167,84 @@ fn head_extents(view: &View, target: &str, width: usize) -> Option<(usize, usize
         _ => usize::try_from(value).ok().filter(|&extent| extent > 0),
     };
     Some((extent(last_two[0], last_two[1])?, extent(last_two[1], last_two[0])?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pattern::by_hand::{after, graph, scalar};
+    use super::*;
+
+    /// One head of width two over `x`, with the bias `(1 - mask) * penalty`.
+    fn one_head(penalty: f32, key_permutation: [i64; 4]) -> Graph {
+        let linear =
+            |part: &str| Node::fused("Linear", &["x", part, "b"], &[&format!("{part}.rows")]);
+        let split = |part: &str, permutation: [i64; 4]| {
+            let (rows, split) = (format!("{part}.rows"), format!("{part}.split"));
+            [
+                Node::new("Reshape", &[&rows, "split"], &[&split]),
+                Node::new("Transpose", &[&split], &[&format!("{part}.heads")])
+                    .with("perm", Attribute::Ints(permutation.to_vec())),
+            ]
+        };
+        let mut nodes = vec![
+            Node::new("Cast", &["attention_mask"], &["mask"]).with("to", Attribute::Int(1)),
+            Node::new("Unsqueeze", &["mask", "axes"], &["wide"]),
+            Node::new("Sub", &["one", "wide"], &["excluded"]),
+            Node::new("Mul", &["excluded", "penalty"], &["bias"]),
+        ];
+        nodes.extend(["q", "k", "v"].map(linear));
+        nodes.extend(split("q", HEADS_FIRST));
+        nodes.extend(split("k", key_permutation));
+        nodes.extend(split("v", HEADS_FIRST));
+        nodes.extend([
+            Node::new("MatMul", &["q.heads", "k.heads"], &["products"]),
+            Node::new("Div", &["products", "root"], &["scores"]),
+            Node::new("Add", &["scores", "bias"], &["masked"]),
+            Node::new("Softmax", &["masked"], &["shares"]).with("axis", Attribute::Int(-1)),
+            Node::new("MatMul", &["shares", "v.heads"], &["context"]),
+            Node::new("Transpose", &["context"], &["back"])
+                .with("perm", Attribute::Ints(HEADS_FIRST.to_vec())),
+            Node::new("Reshape", &["back", "merge"], &["y"]),
+        ]);
+        let matrix =
+            |scale: f32| Tensor::from_f32(&[2, 2], &[scale, 2.0 * scale, 3.0 * scale, 4.0 * scale]);
+        let constants = vec![
+            ("axes", Tensor::from_i64(&[2], &[1, 2])),
+            ("one", scalar(1.0)),
+            ("penalty", scalar(penalty)),
+            ("q", matrix(1.0)),
+            ("k", matrix(10.0)),
+            ("v", matrix(100.0)),
+            ("b", Tensor::from_f32(&[2], &[2.0, 4.0])),
+            ("root", scalar(2.0)),
+            ("split", Tensor::from_i64(&[4], &[0, 0, 1, 2])),
+            ("merge", Tensor::from_i64(&[3], &[0, 0, 2])),
+        ];
+        graph(nodes, constants)
+    }
+
+    #[test]
+    fn three_layers_merge_and_the_queries_are_scaled_beforehand() {
+        let (operators, graph) = after(run, one_head(-1e4, HEADS_FIRST_TRANSPOSED));
+        assert_eq!(operators, ["Linear", "Attention"]);
+        assert_eq!(graph.nodes[1].inputs, ["y.qkv", "attention_mask"]);
+        assert_eq!(graph.nodes[1].int("heads", 0), 1);
+        // Rows of [q / 2 | k | v].
+        let expected = [0.5, 1.0, 10.0, 20.0, 100.0, 200.0, 1.5, 2.0, 30.0, 40.0, 300.0, 400.0];
+        assert_eq!(graph.initializers["y.qkv.weight"], Tensor::from_f32(&[2, 6], &expected));
+        let bias = [1.0, 2.0, 2.0, 4.0, 2.0, 4.0];
+        assert_eq!(graph.initializers["y.qkv.bias"], Tensor::from_f32(&[6], &bias));
+    }
+
+    #[test]
+    fn a_bias_that_lets_masked_keys_through_is_no_mask() {
+        let (operators, _) = after(run, one_head(-1.0, HEADS_FIRST_TRANSPOSED));
+        assert!(!operators.contains(&"Attention".to_owned()));
+    }
+
+    #[test]
+    fn untransposed_keys_are_no_attention() {
+        let (operators, _) = after(run, one_head(-1e4, HEADS_FIRST));
+        assert!(!operators.contains(&"Attention".to_owned()));
+    }
 }

@@ -5,11 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::error::Result;
 use crate::graph::{Attribute, Graph, Node};
 use crate::tensor::Tensor;
 
-pub(super) fn run(graph: &mut Graph) -> Result<usize> {
+pub(super) fn run(graph: &mut Graph) -> usize {
     let before = graph.nodes.len();
     let mut renamed: BTreeMap<String, String> = BTreeMap::new();
     let mut kept = Vec::with_capacity(before);
@@ -25,7 +24,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<usize> {
         }
     }
     graph.nodes = kept;
-    Ok(before - graph.nodes.len())
+    before - graph.nodes.len()
 }
 
 fn constant(node: &Node) -> Option<Tensor> {
@@ -67,5 +66,28 @@ fn rename(node: &mut Node, renamed: &BTreeMap<String, String>) {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pattern::by_hand::{after, graph};
+    use super::*;
+
+    #[test]
+    fn constants_and_identities_disappear_but_outputs_keep_their_names() {
+        let two = Attribute::Float(2.0);
+        let nodes = vec![
+            Node::new("Constant", &[], &["two"]).with("value_float", two),
+            Node::new("Identity", &["x"], &["same"]),
+            Node::new("Dropout", &["same"], &["kept"]),
+            Node::new("Mul", &["kept", "two"], &["product"]),
+            Node::new("Identity", &["product"], &["y"]),
+        ];
+        let (operators, graph) = after(run, graph(nodes, vec![]));
+        assert_eq!(operators, ["Mul", "Identity"]);
+        assert_eq!(graph.nodes[0].inputs, ["x", "two"]);
+        assert_eq!(graph.initializers["two"].to_f32(), Some(vec![2.0]));
+        assert_eq!(graph.outputs[0].name, "y");
     }
 }

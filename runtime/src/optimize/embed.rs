@@ -6,13 +6,12 @@
 //! found by computing them for two different texts of five tokens. Refused: positions that are not
 //! consecutive rows of a constant table, and token types that the caller gives.
 
-use crate::error::Result;
 use crate::graph::{Graph, Node};
 use crate::optimize::pattern::{Rewrite, View, rewrite_all};
 use crate::tensor::{DType, Tensor};
 
-pub(super) fn run(graph: &mut Graph) -> Result<usize> {
-    rewrite_all(graph, |view, index| Ok(find(view, index)))
+pub(super) fn run(graph: &mut Graph) -> usize {
+    rewrite_all(graph, find)
 }
 
 fn find(view: &View, index: usize) -> Option<Rewrite> {
@@ -85,4 +84,63 @@ fn add_rows(sum: Option<Vec<f32>>, rows: Vec<f32>, width: usize) -> Option<Vec<f
     let (long, short) = if sum.len() >= rows.len() { (sum, rows) } else { (rows, sum) };
     let bound = if short.len() == width { long.len() } else { short.len() };
     Some(long[..bound].iter().zip(short.iter().cycle()).map(|(a, b)| a + b).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pattern::by_hand::{after, graph};
+    use super::*;
+
+    fn table(rows: usize, start: f32) -> Tensor {
+        let values: Vec<f32> = (0..rows * 2).map(|value| value as f32 + start).collect();
+        Tensor::from_f32(&[rows, 2], &values)
+    }
+
+    /// Words, the first rows of a position table from `offset` on, and one token-type vector.
+    fn spelled_out(offset: i64) -> Graph {
+        let nodes = vec![
+            Node::new("Gather", &["words", "input_ids"], &["word"]),
+            Node::new("Shape", &["input_ids"], &["shape"]),
+            Node::new("Slice", &["shape", "one", "two", "zero"], &["length"]),
+            Node::new("Add", &["length", "offset"], &["end"]),
+            Node::new("Slice", &["places", "offset", "end", "zero"], &["position"]),
+            Node::new("Add", &["word", "position"], &["sum"]),
+            Node::new("Add", &["kind", "sum"], &["y"]),
+        ];
+        let integer = |value| Tensor::from_i64(&[1], &[value]);
+        let constants = vec![
+            ("words", table(7, 100.0)),
+            ("places", table(20, 0.0)),
+            ("kind", Tensor::from_f32(&[2], &[1000.0, 2000.0])),
+            ("zero", integer(0)),
+            ("one", integer(1)),
+            ("two", integer(2)),
+            ("offset", integer(offset)),
+        ];
+        graph(nodes, constants)
+    }
+
+    #[test]
+    fn the_rows_for_position_zero_onwards_are_found_and_the_type_is_added_to_them() {
+        for offset in [0, 2] {
+            let (operators, graph) = after(run, spelled_out(offset));
+            assert_eq!(operators, ["Embed"], "offset {offset}");
+            let positions = &graph.initializers["y.positions"];
+            assert_eq!(positions.shape(), [20 - offset as usize, 2]);
+            let first = positions.to_f32().unwrap()[..2].to_vec();
+            let start = 2.0 * offset as f32;
+            assert_eq!(first, [start + 1000.0, start + 1.0 + 2000.0], "offset {offset}");
+        }
+    }
+
+    #[test]
+    fn a_term_that_depends_on_the_text_is_no_position() {
+        let nodes = vec![
+            Node::new("Gather", &["words", "input_ids"], &["word"]),
+            Node::new("Gather", &["other", "input_ids"], &["position"]),
+            Node::new("Add", &["word", "position"], &["y"]),
+        ];
+        let constants = vec![("words", table(7, 0.0)), ("other", table(7, 50.0))];
+        assert_eq!(after(run, graph(nodes, constants)).0.len(), 3);
+    }
 }

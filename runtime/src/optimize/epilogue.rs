@@ -5,15 +5,14 @@
 //! Refused: a linear layer whose plain result something else reads too, and a residual that is
 //! constant or is no output of a node or input of the graph.
 
-use crate::error::Result;
 use crate::graph::{Attribute, Graph, Node};
 use crate::optimize::pattern::{Rewrite, View, rewrite_all};
 
-pub(super) fn run(graph: &mut Graph) -> Result<usize> {
-    let activations = rewrite_all(graph, |view, index| Ok(activation(view, index)))?;
+pub(super) fn run(graph: &mut Graph) -> usize {
+    let activations = rewrite_all(graph, activation);
     graph.remove_dead();
-    let residuals = rewrite_all(graph, |view, index| Ok(residual(view, index)))?;
-    Ok(activations + residuals)
+    let residuals = rewrite_all(graph, residual);
+    activations + residuals
 }
 
 fn activation(view: &View, index: usize) -> Option<Rewrite> {
@@ -65,4 +64,53 @@ fn same_shape(view: &View, linear: &Node, residual: &str) -> bool {
     let Some(writer) = view.writer(residual) else { return false };
     let shaped = writer.is("LayerNormalization") || writer.is_fused("Linear");
     shaped && width(writer).is_some() && width(writer) == width(linear)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pattern::by_hand::{after, graph};
+    use super::*;
+    use crate::tensor::Tensor;
+
+    fn linear(x: &str, y: &str) -> Node {
+        Node::fused("Linear", &[x, "w", "b"], &[y])
+    }
+
+    fn constants() -> Vec<(&'static str, Tensor)> {
+        vec![
+            ("w", Tensor::from_f32(&[2, 2], &[1.0, 2.0, 3.0, 4.0])),
+            ("b", Tensor::from_f32(&[2], &[0.0, 1.0])),
+        ]
+    }
+
+    #[test]
+    fn the_activation_and_then_the_residual_move_in() {
+        let nodes = vec![
+            linear("x", "first"),
+            linear("first", "second"),
+            Node::fused("Gelu", &["second"], &["bent"]),
+            Node::new("Add", &["first", "bent"], &["y"]),
+        ];
+        let (operators, graph) = after(run, graph(nodes, constants()));
+        assert_eq!(operators, ["Linear", "Linear"]);
+        assert_eq!(graph.nodes[1].inputs, ["first", "w", "b", "first"]);
+        assert_eq!(graph.nodes[1].string("activation", "none"), "gelu");
+        assert_eq!(graph.nodes[1].output(), "y");
+    }
+
+    #[test]
+    fn a_value_that_others_read_stays() {
+        let nodes = vec![
+            linear("x", "h"),
+            Node::new("Relu", &["h"], &["bent"]),
+            Node::new("Mul", &["h", "bent"], &["y"]),
+        ];
+        assert_eq!(after(run, graph(nodes, constants())).0, ["Linear", "Relu", "Mul"]);
+    }
+
+    #[test]
+    fn a_residual_of_unknown_shape_stays_outside() {
+        let nodes = vec![linear("x", "h"), Node::new("Add", &["h", "x"], &["y"])];
+        assert_eq!(after(run, graph(nodes, constants())).0, ["Linear", "Add"]);
+    }
 }

@@ -4,7 +4,6 @@
 //! larger than what they were made from (an `Expand` of a scalar), which would only cost storage.
 
 use crate::engine;
-use crate::error::Result;
 use crate::graph::{Graph, Node, ValueSpec};
 use crate::optimize::pattern::View;
 use crate::tensor::{DType, Tensor};
@@ -12,7 +11,7 @@ use crate::tensor::{DType, Tensor};
 /// A folded constant may be this much larger than its inputs together, in bytes.
 const GROWTH_BYTES: usize = 64 * 1024;
 
-pub(super) fn run(graph: &mut Graph) -> Result<usize> {
+pub(super) fn run(graph: &mut Graph) -> usize {
     let mut count = 0;
     let mut index = 0;
     while index < graph.nodes.len() {
@@ -25,7 +24,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<usize> {
             None => index += 1,
         }
     }
-    Ok(count)
+    count
 }
 
 fn fold(view: &View, index: usize) -> Option<Vec<Tensor>> {
@@ -62,4 +61,37 @@ fn alone(view: &View, node: &Node) -> Option<Graph> {
         nodes: vec![node.clone()],
         ..Graph::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pattern::by_hand::{after, graph, scalar};
+    use super::*;
+    use crate::graph::Attribute;
+
+    #[test]
+    fn what_depends_on_constants_alone_is_computed_once() {
+        let nodes = vec![
+            Node::new("Transpose", &["w"], &["wt"]).with("perm", Attribute::Ints(vec![1, 0])),
+            Node::new("Mul", &["wt", "half"], &["scaled"]),
+            Node::new("MatMul", &["x", "scaled"], &["y"]),
+        ];
+        let weight = Tensor::from_f32(&[2, 2], &[1.0, 2.0, 3.0, 4.0]);
+        let (operators, graph) =
+            after(run, graph(nodes, vec![("w", weight), ("half", scalar(0.5))]));
+        assert_eq!(operators, ["MatMul"]);
+        assert_eq!(graph.initializers["scaled"].to_f32(), Some(vec![0.5, 1.5, 1.0, 2.0]));
+    }
+
+    #[test]
+    fn a_constant_that_would_swell_the_file_stays_an_operator() {
+        let nodes = vec![
+            Node::new("Expand", &["zero", "shape"], &["large"]),
+            Node::new("Add", &["x", "large"], &["y"]),
+        ];
+        let shape = Tensor::from_i64(&[2], &[1024, 1024]);
+        let (operators, _) =
+            after(run, graph(nodes, vec![("zero", scalar(0.0)), ("shape", shape)]));
+        assert_eq!(operators, ["Expand", "Add"]);
+    }
 }

@@ -5,15 +5,14 @@
 
 use std::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
 
-use crate::error::Result;
 use crate::graph::{Graph, Node};
 use crate::optimize::pattern::{Rewrite, View, rewrite_all};
 
-pub(super) fn run(graph: &mut Graph) -> Result<usize> {
+pub(super) fn run(graph: &mut Graph) -> usize {
     rewrite_all(graph, |view, index| {
         let node = view.node(index);
         let x = spelled_out(view, node).or_else(|| one_operator(node));
-        Ok(x.map(|x| Rewrite::new(index, Node::fused("Gelu", &[x], &[node.output()]))))
+        x.map(|x| Rewrite::new(index, Node::fused("Gelu", &[x], &[node.output()])))
     })
 }
 
@@ -64,4 +63,56 @@ fn one_plus_erf<'a>(view: &View<'a>, value: &str) -> Option<&'a str> {
     }
     let (factor, x) = scaled.is("Mul").then(|| view.scalar_and_other(scaled))??;
     close(factor, FRAC_1_SQRT_2).then_some(x)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pattern::by_hand::{after, graph, scalar};
+    use super::*;
+
+    #[test]
+    fn every_order_of_the_factors_is_recognized() {
+        let bracket = |division: bool| {
+            let scaled = match division {
+                true => Node::new("Div", &["x", "root"], &["scaled"]),
+                false => Node::new("Mul", &["x", "inverse"], &["scaled"]),
+            };
+            vec![
+                scaled,
+                Node::new("Erf", &["scaled"], &["erf"]),
+                Node::new("Add", &["erf", "one"], &["bracket"]),
+            ]
+        };
+        let endings = [
+            [Node::new("Mul", &["x", "bracket"], &["p"]), Node::new("Mul", &["p", "half"], &["y"])],
+            [Node::new("Mul", &["x", "half"], &["p"]), Node::new("Mul", &["p", "bracket"], &["y"])],
+            [Node::new("Mul", &["half", "bracket"], &["p"]), Node::new("Mul", &["x", "p"], &["y"])],
+        ];
+        for (number, ending) in endings.into_iter().enumerate() {
+            for division in [true, false] {
+                let nodes = [bracket(division), ending.to_vec()].concat();
+                let constants = vec![
+                    ("root", scalar(1.414_213_5)),
+                    ("inverse", scalar(0.707_106_77)),
+                    ("one", scalar(1.0)),
+                    ("half", scalar(0.5)),
+                ];
+                let (operators, _) = after(run, graph(nodes, constants));
+                assert_eq!(operators, ["Gelu"], "ending {number}, division {division}");
+            }
+        }
+    }
+
+    #[test]
+    fn another_factor_is_no_gelu() {
+        let nodes = vec![
+            Node::new("Mul", &["x", "inverse"], &["scaled"]),
+            Node::new("Erf", &["scaled"], &["erf"]),
+            Node::new("Add", &["erf", "one"], &["bracket"]),
+            Node::new("Mul", &["x", "bracket"], &["p"]),
+            Node::new("Mul", &["p", "half"], &["y"]),
+        ];
+        let constants = vec![("inverse", scalar(0.7)), ("one", scalar(1.0)), ("half", scalar(0.5))];
+        assert_eq!(after(run, graph(nodes, constants)).0.len(), 5);
+    }
 }

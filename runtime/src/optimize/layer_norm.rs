@@ -4,12 +4,11 @@
 //! Refused: another axis than the last, a γ or β that is no constant, a square that is neither
 //! `Pow 2` nor a product with itself.
 
-use crate::error::Result;
 use crate::graph::{Attribute, Graph, Node};
 use crate::optimize::pattern::{Rewrite, View, rewrite_all};
 
-pub(super) fn run(graph: &mut Graph) -> Result<usize> {
-    rewrite_all(graph, |view, index| Ok(find(view, index)))
+pub(super) fn run(graph: &mut Graph) -> usize {
+    rewrite_all(graph, find)
 }
 
 fn find(view: &View, index: usize) -> Option<Rewrite> {
@@ -64,4 +63,47 @@ fn square_of<'a>(view: &View<'a>, value: &str) -> Option<&'a str> {
     let squared = (node.is("Pow") && view.scalar(node.input(1)?) == Some(2.0))
         || (node.is("Mul") && node.input(1) == Some(base));
     squared.then_some(base)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pattern::by_hand::{after, graph, scalar};
+    use super::*;
+    use crate::tensor::Tensor;
+
+    fn spelled_out(axis: i64) -> Graph {
+        let mean = |node: Node| node.with("axes", Attribute::Ints(vec![axis]));
+        let nodes = vec![
+            mean(Node::new("ReduceMean", &["x"], &["mean"])),
+            Node::new("Sub", &["x", "mean"], &["centered"]),
+            Node::new("Pow", &["centered", "two"], &["square"]),
+            mean(Node::new("ReduceMean", &["square"], &["variance"])),
+            Node::new("Add", &["variance", "epsilon"], &["guarded"]),
+            Node::new("Sqrt", &["guarded"], &["deviation"]),
+            Node::new("Div", &["centered", "deviation"], &["normal"]),
+            Node::new("Mul", &["normal", "gamma"], &["scaled"]),
+            Node::new("Add", &["scaled", "beta"], &["y"]),
+        ];
+        let pair = || Tensor::from_f32(&[2], &[1.0, 2.0]);
+        let constants = vec![
+            ("two", scalar(2.0)),
+            ("epsilon", scalar(1e-12)),
+            ("gamma", pair()),
+            ("beta", pair()),
+        ];
+        graph(nodes, constants)
+    }
+
+    #[test]
+    fn nine_operators_become_one() {
+        let (operators, graph) = after(run, spelled_out(-1));
+        assert_eq!(operators, ["LayerNormalization"]);
+        assert_eq!(graph.nodes[0].inputs, ["x", "gamma", "beta"]);
+        assert_eq!(graph.nodes[0].float("epsilon", 0.0), 1e-12);
+    }
+
+    #[test]
+    fn another_axis_is_left_alone() {
+        assert_eq!(after(run, spelled_out(1)).0.len(), 9);
+    }
 }

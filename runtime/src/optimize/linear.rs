@@ -5,16 +5,15 @@
 //! type than f32, `Gemm` with factors or a transposed `A`, a bias that is not as wide as the
 //! output.
 
-use crate::error::Result;
 use crate::graph::{Graph, Node};
 use crate::optimize::pattern::{Rewrite, View, rewrite_all};
 use crate::tensor::{DType, Tensor};
 
-pub(super) fn run(graph: &mut Graph) -> Result<usize> {
-    let biased = rewrite_all(graph, |view, index| Ok(with_bias(view, index)))?;
+pub(super) fn run(graph: &mut Graph) -> usize {
+    let biased = rewrite_all(graph, with_bias);
     graph.remove_dead();
-    let plain = rewrite_all(graph, |view, index| Ok(without_bias(view, index)))?;
-    Ok(biased + plain)
+    let plain = rewrite_all(graph, without_bias);
+    biased + plain
 }
 
 fn with_bias(view: &View, index: usize) -> Option<Rewrite> {
@@ -94,4 +93,58 @@ fn transpose(tensor: &Tensor) -> Option<Tensor> {
         .map(|position| values[position])
         .collect();
     Some(Tensor::from_f32(&[columns, rows], &transposed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pattern::by_hand::{after, graph};
+    use super::*;
+    use crate::graph::Attribute;
+
+    fn weight() -> Tensor {
+        Tensor::from_f32(&[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    }
+
+    #[test]
+    fn a_product_and_its_bias_are_one_layer() {
+        let nodes = vec![
+            Node::new("MatMul", &["x", "w"], &["product"]),
+            Node::new("Add", &["b", "product"], &["y"]),
+        ];
+        let bias = Tensor::from_f32(&[3], &[1.0, 1.0, 1.0]);
+        let (operators, graph) = after(run, graph(nodes, vec![("w", weight()), ("b", bias)]));
+        assert_eq!(operators, ["Linear"]);
+        assert_eq!(graph.nodes[0].inputs, ["x", "w", "b"]);
+    }
+
+    #[test]
+    fn a_bias_that_would_broadcast_over_columns_is_no_bias() {
+        let nodes = vec![
+            Node::new("MatMul", &["x", "w"], &["product"]),
+            Node::new("Add", &["product", "b"], &["y"]),
+        ];
+        let column = Tensor::from_f32(&[3, 1], &[1.0, 2.0, 3.0]);
+        let (operators, graph) = after(run, graph(nodes, vec![("w", weight()), ("b", column)]));
+        assert_eq!(operators, ["Linear", "Add"]);
+        assert_eq!(graph.nodes[0].inputs, ["x", "w"]);
+    }
+
+    #[test]
+    fn a_transposed_gemm_turns_its_weight() {
+        let nodes = vec![Node::new("Gemm", &["x", "w"], &["y"]).with("transB", Attribute::Int(1))];
+        let turned = Tensor::from_f32(&[3, 2], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let (operators, graph) = after(run, graph(nodes, vec![("w", turned)]));
+        assert_eq!(operators, ["Linear"]);
+        assert_eq!(
+            graph.initializers["w.transposed"],
+            Tensor::from_f32(&[2, 3], &[1.0, 3.0, 5.0, 2.0, 4.0, 6.0])
+        );
+    }
+
+    #[test]
+    fn a_scaled_gemm_is_left_alone() {
+        let nodes =
+            vec![Node::new("Gemm", &["x", "w"], &["y"]).with("alpha", Attribute::Float(2.0))];
+        assert_eq!(after(run, graph(nodes, vec![("w", weight())])).0, ["Gemm"]);
+    }
 }

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::engine;
-use crate::error::Result;
 use crate::graph::{Graph, Node, ValueSpec};
 use crate::tensor::{DType, Tensor};
 
@@ -27,26 +26,21 @@ impl Rewrite {
     }
 }
 
-/// Applies `find` to each node, first to last, until no node matches; returns how many did.
+/// Applies `find` to each node, last to first, so that the outermost of nested patterns is found
+/// first; returns how many matched.
 pub(super) fn rewrite_all(
     graph: &mut Graph,
-    find: impl Fn(&View, usize) -> Result<Option<Rewrite>>,
-) -> Result<usize> {
+    find: impl Fn(&View, usize) -> Option<Rewrite>,
+) -> usize {
     let mut count = 0;
-    let mut index = 0;
-    while index < graph.nodes.len() {
-        match find(&View::new(graph), index)? {
-            Some(rewrite) => {
-                let inserted = rewrite.nodes.len();
-                graph.nodes.splice(rewrite.index..=rewrite.index, rewrite.nodes);
-                graph.initializers.extend(rewrite.initializers);
-                index = rewrite.index + inserted;
-                count += 1;
-            }
-            None => index += 1,
+    for index in (0..graph.nodes.len()).rev() {
+        if let Some(rewrite) = find(&View::new(graph), index) {
+            graph.nodes.splice(rewrite.index..=rewrite.index, rewrite.nodes);
+            graph.initializers.extend(rewrite.initializers);
+            count += 1;
         }
     }
-    Ok(count)
+    count
 }
 
 impl<'a> View<'a> {
@@ -167,5 +161,49 @@ impl<'a> View<'a> {
                 self.evaluate(value, &[(&input.name, &mask)]).is_some_and(|result| test(&result))
             })
             .map(|input| input.name.clone())
+    }
+}
+
+/// Small graphs by hand, for the tests of the passes.
+#[cfg(test)]
+pub(super) mod by_hand {
+    use super::*;
+    use crate::graph::Dim;
+
+    /// A graph over `input_ids` and `attention_mask`, i64 `[batch, sequence]`, and `x`, f32
+    /// `[batch, sequence, 2]`, of which it keeps those that its nodes read. Output: the last value.
+    pub(crate) fn graph(nodes: Vec<Node>, constants: Vec<(&str, Tensor)>) -> Graph {
+        let [batch, sequence] = ["batch", "sequence"].map(|name| Dim::Symbol(name.to_owned()));
+        let tokens = [batch.clone(), sequence.clone()];
+        let mut graph = Graph {
+            name: "by hand".to_owned(),
+            opsets: BTreeMap::from([(String::new(), 17)]),
+            inputs: vec![
+                ValueSpec::new("input_ids", DType::I64, &tokens),
+                ValueSpec::new("attention_mask", DType::I64, &tokens),
+                ValueSpec::new("x", DType::F32, &[batch, sequence, Dim::Fixed(2)]),
+            ],
+            outputs: vec![ValueSpec::new(nodes[nodes.len() - 1].output(), DType::F32, &[])],
+            nodes,
+            initializers: constants.into_iter().map(|(n, t)| (n.to_owned(), t)).collect(),
+            metadata: BTreeMap::new(),
+        };
+        let read: Vec<bool> = graph.inputs.iter().map(|i| graph.uses(&i.name) > 0).collect();
+        let mut read = read.into_iter();
+        graph.inputs.retain(|_| read.next().unwrap_or(false));
+        graph.validate().expect("a graph by hand is sound");
+        graph
+    }
+
+    /// The operators that are left after `run` and a sweep, and the graph.
+    pub(crate) fn after(run: fn(&mut Graph) -> usize, mut graph: Graph) -> (Vec<String>, Graph) {
+        run(&mut graph);
+        graph.remove_dead();
+        graph.validate().expect("a pass leaves a sound graph");
+        (graph.nodes.iter().map(|node| node.op.clone()).collect(), graph)
+    }
+
+    pub(crate) fn scalar(value: f32) -> Tensor {
+        Tensor::from_f32(&[], &[value])
     }
 }

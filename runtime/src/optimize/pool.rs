@@ -5,17 +5,16 @@
 //! Refused: a mask factor or divisor that does not compute to `1, 0, 1` and `2` for the example mask
 //! `1, 0, 1`.
 
-use crate::error::Result;
 use crate::graph::{Graph, Node};
 use crate::optimize::pattern::{Rewrite, View, rewrite_all};
 use crate::tensor::Tensor;
 
-pub(super) fn run(graph: &mut Graph) -> Result<usize> {
+pub(super) fn run(graph: &mut Graph) -> usize {
     let pooled = rewrite_all(graph, |view, index| {
-        Ok(mean_pool(view, index).or_else(|| first_token(view, index)))
-    })?;
-    let normalized = rewrite_all(graph, |view, index| Ok(l2_normalize(view, index)))?;
-    Ok(pooled + normalized)
+        mean_pool(view, index).or_else(|| first_token(view, index))
+    });
+    let normalized = rewrite_all(graph, l2_normalize);
+    pooled + normalized
 }
 
 /// `ReduceSum(hidden · mask, tokens) / max(ReduceSum(mask, tokens), tiny)`.
@@ -98,4 +97,64 @@ fn norm_of<'a>(view: &View<'a>, value: &str, x: &str) -> Option<&'a str> {
     let square = view.written_by(sum.input(0)?, "Mul")?;
     let x = square.input(0)?;
     (last(sum) && square.input(1) == Some(x)).then_some(x)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pattern::by_hand::{after, graph};
+    use super::*;
+    use crate::graph::Attribute;
+
+    fn mean(divisor: &str) -> Graph {
+        let flat = |node: Node| node.with("keepdims", Attribute::Int(0));
+        let nodes = vec![
+            Node::new("Cast", &["attention_mask"], &["mask"]).with("to", Attribute::Int(1)),
+            Node::new("Unsqueeze", &["mask", "two"], &["column"]),
+            Node::new("Mul", &["x", "column"], &["kept"]),
+            flat(Node::new("ReduceSum", &["kept", "one"], &["sum"])),
+            flat(Node::new("ReduceSum", &["column", "one"], &["count"])),
+            Node::new("Add", &["count", "one_more"], &["more"]),
+            Node::new("Div", &["sum", divisor], &["y"]),
+        ];
+        let constants = vec![
+            ("one", Tensor::from_i64(&[1], &[1])),
+            ("two", Tensor::from_i64(&[1], &[2])),
+            ("one_more", Tensor::from_f32(&[], &[1.0])),
+        ];
+        graph(nodes, constants)
+    }
+
+    #[test]
+    fn the_mean_over_kept_tokens_is_one_operator() {
+        let (operators, graph) = after(run, mean("count"));
+        assert_eq!(operators, ["MeanPool"]);
+        assert_eq!(graph.nodes[0].inputs, ["x", "attention_mask"]);
+    }
+
+    #[test]
+    fn a_divisor_that_counts_wrongly_is_no_mean() {
+        assert!(!after(run, mean("more")).0.contains(&"MeanPool".to_owned()));
+    }
+
+    #[test]
+    fn a_division_by_the_norm_is_recognized_in_three_spellings() {
+        let last = |node: Node| node.with("axes", Attribute::Ints(vec![-1]));
+        let spellings = [
+            vec![last(Node::new("ReduceL2", &["x"], &["norm"]))],
+            vec![
+                last(Node::new("ReduceSumSquare", &["x"], &["squares"])),
+                Node::new("Sqrt", &["squares"], &["norm"]),
+            ],
+            vec![
+                Node::new("Mul", &["x", "x"], &["square"]),
+                Node::new("ReduceSum", &["square", "last"], &["squares"]),
+                Node::new("Sqrt", &["squares"], &["norm"]),
+            ],
+        ];
+        for mut nodes in spellings {
+            nodes.push(Node::new("Div", &["x", "norm"], &["y"]));
+            let constants = vec![("last", Tensor::from_i64(&[1], &[-1]))];
+            assert_eq!(after(run, graph(nodes, constants)).0, ["L2Normalize"]);
+        }
+    }
 }

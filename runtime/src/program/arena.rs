@@ -55,8 +55,8 @@ mod tests {
         for (i, a) in slots.iter().enumerate() {
             for (j, b) in slots.iter().enumerate().skip(i + 1) {
                 let together = a.live.0 <= b.live.1 && b.live.0 <= a.live.1;
-                let apart =
-                    offsets[i] + 10 * a.width <= offsets[j] || offsets[j] + 10 * b.width <= offsets[i];
+                let apart = offsets[i] + 10 * a.width <= offsets[j]
+                    || offsets[j] + 10 * b.width <= offsets[i];
                 assert!(!together || apart, "slots {i} and {j} overlap");
             }
         }

@@ -60,7 +60,9 @@ impl Lowering<'_> {
                 self.set_mask(node, 1)?;
                 self.pool(node, |hidden, out| Step::MeanPool { hidden, out })
             }
-            (false, "FirstToken") => self.pool(node, |hidden, out| Step::FirstToken { hidden, out }),
+            (false, "FirstToken") => {
+                self.pool(node, |hidden, out| Step::FirstToken { hidden, out })
+            }
             _ => Err(Error::graph(node.place(), "an operator that our kernels cover", "another")),
         }
     }
@@ -71,7 +73,11 @@ impl Lowering<'_> {
         let int8 = node.op == "EmbedInt8";
         let (rows, shape) = self.constant(node, 1, if int8 { DType::I8 } else { DType::F32 })?;
         let [vocabulary, width] = shape[..] else {
-            return Err(Error::graph(node.place(), "words [vocabulary, width]", format!("{shape:?}")));
+            return Err(Error::graph(
+                node.place(),
+                "words [vocabulary, width]",
+                format!("{shape:?}"),
+            ));
         };
         let words = if int8 {
             Words::Int8 { rows, scales: self.vector(node, 2, vocabulary)? }
@@ -81,7 +87,11 @@ impl Lowering<'_> {
         let (positions, shape) = self.constant(node, if int8 { 3 } else { 2 }, DType::F32)?;
         let fits = vocabulary > 0 && width > 0 && shape.len() == 2 && shape[0] > 0;
         if !fits || shape[1] != width {
-            return Err(Error::graph(node.place(), format!("positions [n, {width}]"), format!("{shape:?}")));
+            return Err(Error::graph(
+                node.place(),
+                format!("positions [n, {width}]"),
+                format!("{shape:?}"),
+            ));
         }
         self.positions = self.positions.min(shape[0]);
         let out = self.write(node, Rows::Tokens, width);
@@ -157,7 +167,11 @@ impl Lowering<'_> {
         let heads = usize::try_from(node.int("heads", 0)).unwrap_or(0);
         if heads == 0 || rows != Rows::Tokens || !width.is_multiple_of(heads.saturating_mul(3)) {
             let expected = "3 · heads · head width columns for each token";
-            return Err(Error::graph(node.place(), expected, format!("{width} columns, {heads} heads")));
+            return Err(Error::graph(
+                node.place(),
+                expected,
+                format!("{width} columns, {heads} heads"),
+            ));
         }
         let heads = Heads { heads, head_width: width / (3 * heads) };
         let out = self.write(node, Rows::Tokens, heads.hidden());
@@ -214,7 +228,11 @@ impl Lowering<'_> {
     fn vector(&self, node: &Node, index: usize, width: usize) -> Result<Extent> {
         let (extent, shape) = self.constant(node, index, DType::F32)?;
         if extent.bytes != (width * size_of::<f32>()) as u64 {
-            return Err(Error::graph(node.place(), format!("{width} elements"), format!("{shape:?}")));
+            return Err(Error::graph(
+                node.place(),
+                format!("{width} elements"),
+                format!("{shape:?}"),
+            ));
         }
         Ok(extent)
     }
@@ -238,9 +256,12 @@ impl Lowering<'_> {
 
     fn finish(mut self) -> Result<Program> {
         let place = || format!("graph `{}`", self.graph.name);
-        let ids =
-            self.ids.take().ok_or_else(|| Error::graph(place(), "a lookup of token ids", "none"))?;
-        let unread = |input: &&ValueSpec| input.name != ids && self.mask.as_ref() != Some(&input.name);
+        let ids = self
+            .ids
+            .take()
+            .ok_or_else(|| Error::graph(place(), "a lookup of token ids", "none"))?;
+        let unread =
+            |input: &&ValueSpec| input.name != ids && self.mask.as_ref() != Some(&input.name);
         if let Some(input) = self.graph.inputs.iter().find(unread) {
             let got = format!("`{}` too", input.name);
             return Err(Error::graph(place(), "token ids and a mask as inputs", got));

@@ -55,14 +55,47 @@ impl Rows {
 /// One kernel call; plain numbers are slots, extents lie in the bundle.
 #[derive(Debug)]
 enum Step {
-    Embed { words: Words, positions: Extent, width: usize, out: usize },
-    LayerNorm { x: usize, gamma: Extent, beta: Extent, epsilon: f32, out: usize },
-    Linear { x: usize, weights: Weights, activation: Activation, residual: Option<usize>, out: usize },
-    Attention { qkv: usize, heads: Heads, out: usize },
-    Gelu { x: usize, out: usize },
-    MeanPool { hidden: usize, out: usize },
-    FirstToken { hidden: usize, out: usize },
-    L2Normalize { x: usize, out: usize },
+    Embed {
+        words: Words,
+        positions: Extent,
+        width: usize,
+        out: usize,
+    },
+    LayerNorm {
+        x: usize,
+        gamma: Extent,
+        beta: Extent,
+        epsilon: f32,
+        out: usize,
+    },
+    Linear {
+        x: usize,
+        weights: Weights,
+        activation: Activation,
+        residual: Option<usize>,
+        out: usize,
+    },
+    Attention {
+        qkv: usize,
+        heads: Heads,
+        out: usize,
+    },
+    Gelu {
+        x: usize,
+        out: usize,
+    },
+    MeanPool {
+        hidden: usize,
+        out: usize,
+    },
+    FirstToken {
+        hidden: usize,
+        out: usize,
+    },
+    L2Normalize {
+        x: usize,
+        out: usize,
+    },
 }
 
 #[derive(Debug)]

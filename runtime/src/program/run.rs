@@ -6,8 +6,8 @@ use super::{Needs, Program, Rows, Step, Weights, Words};
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::kernels::{
-    self, Activation, Cpu, Embeddings, Epilogue, Heads, KeysValues, LayerNorm, NoEmbedding, PackedF32, PackedI8,
-    PerThread, RowScale, RowsMut, Threads, WordTable, quantized_width,
+    self, Activation, Cpu, Embeddings, Epilogue, Heads, KeysValues, LayerNorm, NoEmbedding,
+    PackedF32, PackedI8, PerThread, RowScale, RowsMut, Threads, WordTable, quantized_width,
 };
 use crate::manifest::Extent;
 use crate::tensor::Tensor;
@@ -97,9 +97,10 @@ impl Program {
 
     fn no_embedding(&self, error: NoEmbedding, ids: &[i64]) -> Error {
         let (expected, got) = match error {
-            NoEmbedding::Word { place, .. } => {
-                ("ids within the vocabulary".to_owned(), format!("{} at position {place}", ids[place]))
-            }
+            NoEmbedding::Word { place, .. } => (
+                "ids within the vocabulary".to_owned(),
+                format!("{} at position {place}", ids[place]),
+            ),
             NoEmbedding::Segment { place, segment } => {
                 ("the first segment".to_owned(), format!("segment {segment} at position {place}"))
             }
@@ -149,11 +150,13 @@ impl Run<'_> {
                 });
             }
             Step::MeanPool { hidden, out } => {
-                let [hidden, out] = self.slots(&mut workspace.arena, &workspace.offsets, [*hidden, *out]);
+                let [hidden, out] =
+                    self.slots(&mut workspace.arena, &workspace.offsets, [*hidden, *out]);
                 kernels::masked_mean(cpu, hidden, &workspace.mask[..self.tokens], out);
             }
             Step::FirstToken { hidden, out } => {
-                let [hidden, out] = self.slots(&mut workspace.arena, &workspace.offsets, [*hidden, *out]);
+                let [hidden, out] =
+                    self.slots(&mut workspace.arena, &workspace.offsets, [*hidden, *out]);
                 out.copy_from_slice(&hidden[..out.len()]);
             }
             Step::L2Normalize { x, out } => {
@@ -222,10 +225,15 @@ impl Run<'_> {
                 let width = quantized_width(k);
                 let quantized = RowsMut::new(&mut quantized[..rows * width], width);
                 let scales = RowsMut::new(&mut row_scales[..rows], 1);
-                threads.split(rows, TILE_ROWS, (out, quantized, scales), |rows, (out, quantized, scales)| {
-                    kernels::quantize_rows(cpu, &x[columns(&rows, k)], k, quantized, scales);
-                    kernels::linear_i8(cpu, quantized, scales, &weights, epilogue(&rows), out);
-                });
+                threads.split(
+                    rows,
+                    TILE_ROWS,
+                    (out, quantized, scales),
+                    |rows, (out, quantized, scales)| {
+                        kernels::quantize_rows(cpu, &x[columns(&rows, k)], k, quantized, scales);
+                        kernels::linear_i8(cpu, quantized, scales, &weights, epilogue(&rows), out);
+                    },
+                );
             }
         }
     }
@@ -256,9 +264,21 @@ impl Run<'_> {
         });
         let keys_values = KeysValues { packed, mask: &mask[..tokens] };
         let scores = PerThread::new(scores, heads.scratch_len(tokens));
-        threads.split(tokens, TILE_ROWS, (RowsMut::new(out, hidden), scores), |rows, (out, scores)| {
-            kernels::attention(cpu, heads, &qkv[columns(&rows, stride)], keys_values, scores, out);
-        });
+        threads.split(
+            tokens,
+            TILE_ROWS,
+            (RowsMut::new(out, hidden), scores),
+            |rows, (out, scores)| {
+                kernels::attention(
+                    cpu,
+                    heads,
+                    &qkv[columns(&rows, stride)],
+                    keys_values,
+                    scores,
+                    out,
+                );
+            },
+        );
     }
 
     fn width(&self, slot: usize) -> usize {

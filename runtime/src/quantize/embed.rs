@@ -10,7 +10,11 @@ pub(super) fn pack_int8(graph: &Graph, node: Node) -> Result<(Node, Vec<(String,
     let name = node.input(1).unwrap_or_default().to_owned();
     let words = finite(graph, &name)?;
     let &[rows, width] = graph.initializers[&name].shape() else {
-        return Err(Error::graph(node.place(), "a table of rows", format!("`{name}` of another rank")));
+        return Err(Error::graph(
+            node.place(),
+            "a table of rows",
+            format!("`{name}` of another rank"),
+        ));
     };
     let (rounded, scales) = round_rows(&words, width);
     let (words_name, scales_name) = (format!("{name}.int8"), format!("{name}.scales"));

@@ -5,7 +5,10 @@
 use super::finite;
 use crate::error::{Error, Result};
 use crate::graph::{Attribute, Graph, Node};
-use crate::kernels::{MOST_INT8_INPUTS, PANEL, column_sums, pack_f32 as panels_f32, pack_i8, pad_columns, quantize_columns};
+use crate::kernels::{
+    MOST_INT8_INPUTS, PANEL, column_sums, pack_f32 as panels_f32, pack_i8, pad_columns,
+    quantize_columns,
+};
 use crate::tensor::Tensor;
 
 type Packed = (Node, Vec<(String, Tensor)>);
@@ -24,7 +27,8 @@ pub(super) fn pack_int8(graph: &Graph, node: Node) -> Result<Packed> {
     let layer = Layer::of(graph, &node)?;
     let (weight, scales) = quantize_columns(&layer.weight, layer.k, layer.n);
     let packed = pack_i8(&weight, layer.k, layer.n).ok_or_else(|| {
-        let expected = format!("at most {MOST_INT8_INPUTS} inputs, so that 32-bit sums cannot overflow");
+        let expected =
+            format!("at most {MOST_INT8_INPUTS} inputs, so that 32-bit sums cannot overflow");
         Error::graph(node.place(), expected, layer.k.to_string())
     })?;
     let shape = [layer.n.div_ceil(PANEL), layer.k.div_ceil(4), PANEL, 4];
@@ -50,10 +54,18 @@ impl Layer {
         let name = node.input(1).unwrap_or_default();
         let weight = finite(graph, name)?;
         let &[k, n] = graph.initializers[name].shape() else {
-            return Err(Error::graph(node.place(), "a weight matrix", format!("`{name}` of another rank")));
+            return Err(Error::graph(
+                node.place(),
+                "a weight matrix",
+                format!("`{name}` of another rank"),
+            ));
         };
         if weight.is_empty() {
-            return Err(Error::graph(node.place(), "a weight with elements", format!("[{k}, {n}]")));
+            return Err(Error::graph(
+                node.place(),
+                "a weight with elements",
+                format!("[{k}, {n}]"),
+            ));
         }
         let bias = match node.input(2) {
             Some(bias) => finite(graph, bias)?,

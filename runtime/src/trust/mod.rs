@@ -65,10 +65,15 @@ impl PublicKey {
     /// [`Error::Io`]; [`Error::Data`] where the file is no public key.
     pub fn read(path: &Path) -> Result<PublicKey> {
         let key = PublicKey(keys::read(path, keys::PUBLIC)?);
-        match VerifyingKey::from_bytes(&key.0) {
-            Ok(point) if !point.is_weak() => Ok(key),
-            _ => Err(keys::refuse(path, "line 2", "an Ed25519 public key", "32 bytes that are none")),
+        match key.is_sound() {
+            true => Ok(key),
+            false => Err(keys::refuse(path, "line 2", "an Ed25519 public key", "32 bytes that are none")),
         }
+    }
+
+    /// Whether it is a point of the curve, and none of the few that sign anything.
+    fn is_sound(&self) -> bool {
+        VerifyingKey::from_bytes(&self.0).is_ok_and(|point| !point.is_weak())
     }
 
     /// Whether `signature` is this key's for `digest`. Weak keys and signatures that could be written
@@ -116,6 +121,19 @@ pub(crate) fn unhex(text: &str) -> Option<[u8; 32]> {
         *byte = digit(pair[0])? << 4 | digit(pair[1])?;
     }
     Some(bytes)
+}
+
+/// Parses the 64 hexadecimal digits that a public key prints as.
+///
+/// # Errors
+/// The sentence to print, where they are not there or are no key.
+impl std::str::FromStr for PublicKey {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<PublicKey, String> {
+        let key = unhex(text).map(PublicKey).filter(PublicKey::is_sound);
+        key.ok_or_else(|| format!("`{text}` is no public key; give its 64 hexadecimal digits"))
+    }
 }
 
 impl std::fmt::Display for Digest {

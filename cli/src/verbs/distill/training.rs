@@ -23,7 +23,11 @@ impl Distill {
         let mut watch = Watch::new(output);
         let report = distill(&recipe, &self.output, resume, &mut |progress| {
             watch.show(progress);
-            if STOP.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if STOP.load(Ordering::Relaxed) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         });
         watch.bar.finish_and_clear();
         match report {
@@ -69,15 +73,21 @@ impl Watch<'_> {
                 self.bar.set_length(steps as u64);
                 self.bar.set_position(step as u64);
                 self.bar.set_prefix(format!("{} {epoch}/{epochs}", stage.name()));
-                let loss = if stage == Stage::Answers { String::new() } else { format!("loss {loss:.4}, ") };
+                let loss = if stage == Stage::Answers {
+                    String::new()
+                } else {
+                    format!("loss {loss:.4}, ")
+                };
                 self.bar.set_message(format!("{loss}{} left", clock(seconds_left)));
             }
-            Progress::Epoch { stage, epoch, epochs, loss, accuracy, seconds_left } => self.say(format!(
-                "{} {epoch}/{epochs}: loss {loss:.4}, validation accuracy {:.2} %, {} left",
-                stage.name(),
-                100.0 * accuracy,
-                clock(seconds_left)
-            )),
+            Progress::Epoch { stage, epoch, epochs, loss, accuracy, seconds_left } => {
+                self.say(format!(
+                    "{} {epoch}/{epochs}: loss {loss:.4}, validation accuracy {:.2} %, {} left",
+                    stage.name(),
+                    100.0 * accuracy,
+                    clock(seconds_left)
+                ))
+            }
             Progress::Reused { stage } => self.say(format!("{}: found finished", stage.name())),
             _ => {}
         }
@@ -104,7 +114,8 @@ fn summary(report: &Report, distill: &Distill) -> String {
             model.encoder_parameters.to_string(),
         ]
     };
-    let heading = ["", "validation accuracy", "parameters", "in layers"].map(str::to_owned).to_vec();
+    let heading =
+        ["", "validation accuracy", "parameters", "in layers"].map(str::to_owned).to_vec();
     let rows = [heading, row("teacher", &report.teacher), row("student", &report.student)];
     format!(
         "{}the student keeps {:.1} % of the accuracy with {:.1} % of the layers' parameters\n{}\n",

@@ -1,1 +1,278 @@
+//! The tiles of AArch64, eight columns of a panel at a time: f32 by `fmla` (8 rows), int8 by `sdot` where
+//! there is one (8 rows), else by `smull`, `smlal` and `sadalp` (4 rows).
+//!
+//! NEON multiplies signed bytes by signed bytes, so activations lose 128 first. Two products then add up
+//! to 2 * 128 * 127 = 32,512 at most while weights keep to -127..127, and fit 16 bits.
 
+use super::{Level, PANEL, TileF32, TileI8};
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+/// Columns that are worked on together.
+const COLUMNS: usize = 8;
+
+/// The function of each number of rows, as a table.
+macro_rules! table {
+    ($tile:ident: $($rows:literal)*) => { &[$($tile::<$rows>),*] };
+}
+
+pub(super) fn tiles_f32(_level: Level) -> &'static [TileF32] {
+    table!(neon_f32: 1 2 3 4 5 6 7 8)
+}
+
+pub(super) fn tiles_i8(level: Level) -> &'static [TileI8] {
+    match level {
+        Level::NeonDotprod => table!(dotprod_i8: 1 2 3 4 5 6 7 8),
+        _ => table!(neon_i8: 1 2 3 4),
+    }
+}
+
+/// # Safety
+/// See [`TileF32`].
+#[target_feature(enable = "neon")]
+unsafe fn neon_f32<const R: usize>(
+    k: usize,
+    a: *const f32,
+    a_stride: usize,
+    b: *const f32,
+    c: *mut f32,
+    c_stride: usize,
+) {
+    for column in (0..PANEL).step_by(COLUMNS) {
+        let mut sums = [[vdupq_n_f32(0.0); 2]; R];
+        // SAFETY: every address is in row 0..R of `a` or `c`, or in row 0..k of `b`.
+        unsafe {
+            let (b, c) = (b.add(column), c.add(column));
+            for (row, [low, high]) in sums.iter_mut().enumerate() {
+                *low = vld1q_f32(c.add(row * c_stride));
+                *high = vld1q_f32(c.add(row * c_stride + 4));
+            }
+            for step in (0..k - k % 4).step_by(4) {
+                let left: [_; R] =
+                    std::array::from_fn(|row| vld1q_f32(a.add(row * a_stride + step)));
+                add_step::<R, 0>(&mut sums, left, b.add(step * PANEL));
+                add_step::<R, 1>(&mut sums, left, b.add((step + 1) * PANEL));
+                add_step::<R, 2>(&mut sums, left, b.add((step + 2) * PANEL));
+                add_step::<R, 3>(&mut sums, left, b.add((step + 3) * PANEL));
+            }
+            for step in k - k % 4..k {
+                let left = std::array::from_fn(|row| vdupq_n_f32(*a.add(row * a_stride + step)));
+                add_step::<R, 0>(&mut sums, left, b.add(step * PANEL));
+            }
+            for (row, [low, high]) in sums.iter().enumerate() {
+                vst1q_f32(c.add(row * c_stride), *low);
+                vst1q_f32(c.add(row * c_stride + 4), *high);
+            }
+        }
+    }
+}
+
+/// Adds one step of `k`: element LANE of `left` times a row of `b`.
+///
+/// # Safety
+/// Eight floats at `b` may be read.
+#[target_feature(enable = "neon")]
+#[inline]
+unsafe fn add_step<const R: usize, const LANE: i32>(
+    sums: &mut [[float32x4_t; 2]; R],
+    left: [float32x4_t; R],
+    b: *const f32,
+) {
+    // SAFETY: the caller vouches for the eight floats.
+    let (b_low, b_high) = unsafe { (vld1q_f32(b), vld1q_f32(b.add(4))) };
+    for ([low, high], left) in sums.iter_mut().zip(left) {
+        *low = vfmaq_laneq_f32::<LANE>(*low, b_low, left);
+        *high = vfmaq_laneq_f32::<LANE>(*high, b_high, left);
+    }
+}
+
+/// # Safety
+/// See [`TileI8`].
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn dotprod_i8<const R: usize>(
+    quads: usize,
+    a: *const u8,
+    a_stride: usize,
+    b: *const i8,
+    c: *mut i32,
+) {
+    for column in (0..PANEL).step_by(COLUMNS) {
+        let mut sums = [[vdupq_n_s32(0); 2]; R];
+        // SAFETY: every address is in row 0..R of `a` or `c`, or in quad 0..quads of `b`.
+        unsafe {
+            let (b, c) = (b.add(column * 4), c.add(column));
+            for quad in (0..quads - quads % 4).step_by(4) {
+                let left: [_; R] =
+                    std::array::from_fn(|row| less_128(vld1q_u8(a.add(row * a_stride + quad * 4))));
+                add_quad::<R, 0>(&mut sums, left, b.add(quad * 4 * PANEL));
+                add_quad::<R, 1>(&mut sums, left, b.add((quad + 1) * 4 * PANEL));
+                add_quad::<R, 2>(&mut sums, left, b.add((quad + 2) * 4 * PANEL));
+                add_quad::<R, 3>(&mut sums, left, b.add((quad + 3) * 4 * PANEL));
+            }
+            for quad in quads - quads % 4..quads {
+                let left = std::array::from_fn(|row| four_bytes(a.add(row * a_stride + quad * 4)));
+                add_quad::<R, 0>(&mut sums, left, b.add(quad * 4 * PANEL));
+            }
+            for (row, [low, high]) in sums.iter().enumerate() {
+                vst1q_s32(c.add(row * PANEL), *low);
+                vst1q_s32(c.add(row * PANEL + 4), *high);
+            }
+        }
+    }
+}
+
+/// Adds one quad of `k`: bytes 4 LANE.. of `left` times four rows of `b`.
+///
+/// # Safety
+/// Thirty-two bytes at `b` may be read.
+#[target_feature(enable = "neon,dotprod")]
+#[inline]
+unsafe fn add_quad<const R: usize, const LANE: i32>(
+    sums: &mut [[int32x4_t; 2]; R],
+    left: [int8x16_t; R],
+    b: *const i8,
+) {
+    // SAFETY: the caller vouches for the thirty-two bytes.
+    let (b_low, b_high) = unsafe { (vld1q_s8(b), vld1q_s8(b.add(16))) };
+    for ([low, high], left) in sums.iter_mut().zip(left) {
+        *low = dot::<LANE>(*low, b_low, left);
+        *high = dot::<LANE>(*high, b_high, left);
+    }
+}
+
+/// `sum + b . (bytes 4 LANE.. of a)`, four bytes for each lane of the sum.
+#[target_feature(enable = "neon,dotprod")]
+#[inline]
+fn dot<const LANE: i32>(mut sum: int32x4_t, b: int8x16_t, a: int8x16_t) -> int32x4_t {
+    // The intrinsic is not stable yet.
+    // SAFETY: one instruction of an extension that the function is compiled for, on registers alone.
+    unsafe {
+        asm!(
+            "sdot {sum:v}.4s, {b:v}.16b, {a:v}.4b[{lane}]",
+            sum = inout(vreg) sum,
+            b = in(vreg) b,
+            a = in(vreg) a,
+            lane = const LANE,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sum
+}
+
+/// # Safety
+/// See [`TileI8`].
+#[target_feature(enable = "neon")]
+unsafe fn neon_i8<const R: usize>(
+    quads: usize,
+    a: *const u8,
+    a_stride: usize,
+    b: *const i8,
+    c: *mut i32,
+) {
+    for column in (0..PANEL).step_by(COLUMNS) {
+        // Two columns to a register, each in two halves.
+        let mut sums = [[vdupq_n_s32(0); 4]; R];
+        // SAFETY: every address is in row 0..R of `a` or `c`, or in quad 0..quads of `b`.
+        unsafe {
+            let (b, c) = (b.add(column * 4), c.add(column));
+            for quad in (0..quads - quads % 4).step_by(4) {
+                let left: [_; R] =
+                    std::array::from_fn(|row| less_128(vld1q_u8(a.add(row * a_stride + quad * 4))));
+                add_two_quads::<R, 0, 1>(&mut sums, left, b.add(quad * 4 * PANEL));
+                add_two_quads::<R, 2, 3>(&mut sums, left, b.add((quad + 2) * 4 * PANEL));
+            }
+            for quad in quads - quads % 4..quads {
+                let left = std::array::from_fn(|row| four_bytes(a.add(row * a_stride + quad * 4)));
+                add_last_quad(&mut sums, left, b.add(quad * 4 * PANEL));
+            }
+            for (row, sums) in sums.iter().enumerate() {
+                vst1q_s32(c.add(row * PANEL), vpaddq_s32(sums[0], sums[1]));
+                vst1q_s32(c.add(row * PANEL + 4), vpaddq_s32(sums[2], sums[3]));
+            }
+        }
+    }
+}
+
+/// Adds two quads of `k`: bytes 4 FIRST.. and 4 SECOND.. of `left` times four rows of `b` each.
+///
+/// # Safety
+/// Thirty-two bytes at `b`, and as many a row of the panel further on, may be read.
+#[target_feature(enable = "neon")]
+#[inline]
+unsafe fn add_two_quads<const R: usize, const FIRST: i32, const SECOND: i32>(
+    sums: &mut [[int32x4_t; 4]; R],
+    left: [int8x16_t; R],
+    b: *const i8,
+) {
+    // SAFETY: the caller vouches for both places.
+    let (first, second) = unsafe { (columns(b), columns(b.add(4 * PANEL))) };
+    for (sums, left) in sums.iter_mut().zip(left) {
+        let (x, y) = (in_every_lane::<FIRST>(left), in_every_lane::<SECOND>(left));
+        for half in 0..2 {
+            let low = vmull_s8(vget_low_s8(x), vget_low_s8(first[half]));
+            let low = vmlal_s8(low, vget_low_s8(y), vget_low_s8(second[half]));
+            sums[2 * half] = vpadalq_s16(sums[2 * half], low);
+            let high = vmull_high_s8(x, first[half]);
+            let high = vmlal_high_s8(high, y, second[half]);
+            sums[2 * half + 1] = vpadalq_s16(sums[2 * half + 1], high);
+        }
+    }
+}
+
+/// Adds one quad of `k`, which is in every lane of `left`.
+///
+/// # Safety
+/// Thirty-two bytes at `b` may be read.
+#[target_feature(enable = "neon")]
+#[inline]
+unsafe fn add_last_quad<const R: usize>(
+    sums: &mut [[int32x4_t; 4]; R],
+    left: [int8x16_t; R],
+    b: *const i8,
+) {
+    // SAFETY: the caller vouches for the thirty-two bytes.
+    let b = unsafe { columns(b) };
+    for (sums, x) in sums.iter_mut().zip(left) {
+        for half in 0..2 {
+            let low = vmull_s8(vget_low_s8(x), vget_low_s8(b[half]));
+            sums[2 * half] = vpadalq_s16(sums[2 * half], low);
+            sums[2 * half + 1] = vpadalq_s16(sums[2 * half + 1], vmull_high_s8(x, b[half]));
+        }
+    }
+}
+
+/// One quad of eight columns.
+///
+/// # Safety
+/// Thirty-two bytes at `b` may be read.
+#[target_feature(enable = "neon")]
+#[inline]
+unsafe fn columns(b: *const i8) -> [int8x16_t; 2] {
+    // SAFETY: the caller vouches for the thirty-two bytes.
+    unsafe { [vld1q_s8(b), vld1q_s8(b.add(16))] }
+}
+
+#[target_feature(enable = "neon")]
+#[inline]
+fn in_every_lane<const LANE: i32>(quads: int8x16_t) -> int8x16_t {
+    vreinterpretq_s8_s32(vdupq_laneq_s32::<LANE>(vreinterpretq_s32_s8(quads)))
+}
+
+/// Four activations less 128, in every lane.
+///
+/// # Safety
+/// Four bytes at `address` may be read.
+#[target_feature(enable = "neon")]
+#[inline]
+unsafe fn four_bytes(address: *const u8) -> int8x16_t {
+    // SAFETY: the caller vouches for the four bytes; no alignment is asked of them.
+    let bytes = unsafe { address.cast::<u32>().read_unaligned() };
+    less_128(vreinterpretq_u8_u32(vdupq_n_u32(bytes)))
+}
+
+/// Flipping the top bit of `a` reads it as `a - 128` in two's complement.
+#[target_feature(enable = "neon")]
+#[inline]
+fn less_128(a: uint8x16_t) -> int8x16_t {
+    vreinterpretq_s8_u8(veorq_u8(a, vdupq_n_u8(128)))
+}

@@ -1,0 +1,38 @@
+//! What a device build takes with it.
+
+use std::process::Command;
+
+use crate::dram::root;
+
+fn tree(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO"))
+        .current_dir(root())
+        .args(["tree", "--prefix", "none", "--edges", "normal,build"])
+        .args(arguments)
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("cargo writes UTF-8")
+}
+
+#[track_caller]
+fn assert_free_of(tree: &str, names: &[&str]) {
+    let found: Vec<&str> =
+        tree.lines().filter(|line| names.iter().any(|name| line.starts_with(name))).collect();
+    assert!(found.is_empty(), "{found:?}");
+}
+
+#[test]
+fn a_device_build_takes_no_training_code() {
+    for package in ["dram-runtime", "dram-targets", "dram-cli"] {
+        assert_free_of(&tree(&["-p", package]), &["burn", "cubecl", "dram-models"]);
+    }
+}
+
+#[test]
+fn the_command_links_no_foreign_language_tokenizer_or_tls() {
+    assert_free_of(
+        &tree(&["-p", "dram-cli"]),
+        &["onig", "esaxx", "openssl", "native-tls", "cxx", "reqwest", "hyper", "hf-hub"],
+    );
+}

@@ -1,0 +1,96 @@
+//! Numbers that onnxruntime computed (`golden/make.py`) against ours.
+
+use std::collections::BTreeMap;
+
+use dram_runtime::bundle::{self, Bundle, Parts};
+use dram_runtime::{Graph, Options, Precision, Session, Task, Tensor};
+use serde_json::Value;
+
+use crate::dram::{golden, tiny_bundle};
+
+/// Two f32 implementations of the same sums, over logits of size 1: what the trainer, onnxruntime,
+/// tract and our kernels are held to.
+const TOLERANCE: f32 = 1e-4;
+
+fn rows() -> Vec<(Vec<i64>, Vec<f32>)> {
+    let file = std::fs::read_to_string(golden("tiny.json")).expect("golden/tiny.json");
+    let document: Value = serde_json::from_str(&file).expect("JSON");
+    let rows = document["rows"].as_array().expect("rows").iter().map(|row| {
+        let ids = row["ids"].as_array().expect("ids").iter();
+        let logits = row["onnxruntime"].as_array().expect("logits").iter();
+        (
+            ids.map(|id| id.as_i64().expect("an id")).collect(),
+            logits.map(|logit| logit.as_f64().expect("a logit") as f32).collect(),
+        )
+    });
+    rows.collect()
+}
+
+/// Logits of `ids`, padded with masked tokens to `width`.
+fn logits(session: &Session, ids: &[i64], width: usize) -> Vec<f32> {
+    let padded = |value: i64, tokens: &[i64]| {
+        let mut tokens = tokens.to_vec();
+        tokens.resize(width, value);
+        Tensor::from_i64(&[1, width], &tokens)
+    };
+    let inputs = BTreeMap::from([
+        ("input_ids".to_owned(), padded(0, ids)),
+        ("attention_mask".to_owned(), padded(0, &vec![1; ids.len()])),
+    ]);
+    let outputs = session.run(&inputs).expect("a run");
+    outputs[0].1.to_f32().expect("f32 logits")
+}
+
+fn worst(session: &Session, width: impl Fn(usize) -> usize) -> f32 {
+    let differences = rows().into_iter().map(|(ids, expected)| {
+        let got = logits(session, &ids, width(ids.len()));
+        assert_eq!(got.len(), expected.len());
+        got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    });
+    differences.fold(0.0, f32::max)
+}
+
+#[test]
+fn our_kernels_agree_with_onnxruntime() {
+    let session = Session::open(&golden("tiny.onnx"), &Options::default()).expect("it opens");
+    assert_eq!(session.executor(), "kernels", "the whole graph is fused");
+    for (name, difference) in
+        [("alone", worst(&session, |tokens| tokens)), ("padded", worst(&session, |_| 32))]
+    {
+        assert!(difference <= TOLERANCE, "{name}: differs by {difference}");
+    }
+}
+
+#[test]
+fn tract_agrees_with_onnxruntime() {
+    let graph = Graph::read_onnx(&golden("tiny.onnx")).expect("it reads");
+    // Stored as it came, without a fused operator, a graph runs on tract.
+    let image = bundle::image(&Parts {
+        graph: &graph,
+        task: Task::Raw,
+        precision: Precision::F32,
+        sequences: &[32],
+        labels: &[],
+        tokenizer: None,
+        metrics: BTreeMap::new(),
+    });
+    let bundle = Bundle::from_image(&image).expect("a sound bundle");
+    let session = Session::from_bundle(bundle, &Options::default()).expect("it opens");
+    assert_eq!(session.executor(), "tract");
+    let difference = worst(&session, |_| 32);
+    assert!(difference <= TOLERANCE, "differs by {difference}");
+}
+
+#[test]
+fn int8_keeps_the_likeliest_label() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let session =
+        Session::open(tiny_bundle(folder.path()).as_ref(), &Options::default()).expect("it opens");
+    let likeliest =
+        |logits: &[f32]| (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
+    for (ids, expected) in rows() {
+        let got = logits(&session, &ids, ids.len());
+        assert_eq!(likeliest(&got), likeliest(&expected), "{ids:?}: {got:?} for {expected:?}");
+    }
+    assert!(session.work(32).int8_mac_share() > 0.5);
+}

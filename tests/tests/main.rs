@@ -1,0 +1,10 @@
+//! What crosses a crate: the command as a user calls it, files as a device receives them, and
+//! numbers that another program computed.
+
+mod bundle;
+mod command_line;
+mod dependencies;
+mod dram;
+mod errors;
+mod golden;
+mod text;
