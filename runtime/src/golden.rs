@@ -56,7 +56,8 @@ pub fn record(session: &Session) -> Result<Vec<Example>> {
         return Ok(examples);
     }
     let sequences = &session.manifest().sequences;
-    let lengths = if sequences.is_empty() { &[1][..] } else { &sequences[..sequences.len().min(2)] };
+    let lengths =
+        if sequences.is_empty() { &[1][..] } else { &sequences[..sequences.len().min(2)] };
     for &length in lengths {
         examples.push(run(session, None, session.example(length).into_iter().collect())?);
     }
@@ -85,7 +86,12 @@ pub fn replay(session: &Session) -> Result<Replay> {
         }
         // Where a shorter sequence was asked for, the same text may be cut off or padded otherwise.
         if let (Some(text), true) = (&example.text, session.is_at_full_length()) {
-            compare(&format!("the ids of {name}"), &example.inputs, &session.text_inputs(text)?, 0.0)?;
+            compare(
+                &format!("the ids of {name}"),
+                &example.inputs,
+                &session.text_inputs(text)?,
+                0.0,
+            )?;
         }
         let outputs = session.run(&example.inputs.iter().cloned().collect())?;
         let worst = compare(&name, &example.outputs, &outputs, tolerance(session))?;
@@ -98,7 +104,9 @@ pub fn replay(session: &Session) -> Result<Replay> {
             what: "golden example that is short enough",
             next: "give it a longer `--seq`",
         }),
-        _ => Err(Error::Missing { what: "golden examples", next: "pack it again with `dram pack`" }),
+        _ => {
+            Err(Error::Missing { what: "golden examples", next: "pack it again with `dram pack`" })
+        }
     }
 }
 
@@ -111,7 +119,8 @@ type Named = [(String, Tensor)];
 /// The largest relative difference, where it is at most `tolerance`.
 fn compare(name: &str, expected: &Named, got: &Named, tolerance: f32) -> Result<f32> {
     let mut worst = 0.0_f32;
-    let names = |tensors: &Named| -> Vec<String> { tensors.iter().map(|(name, _)| name.clone()).collect() };
+    let names =
+        |tensors: &Named| -> Vec<String> { tensors.iter().map(|(name, _)| name.clone()).collect() };
     let refuse = |measured: String, allowed: String| Error::Gate {
         what: name.to_owned(),
         measured,
@@ -130,7 +139,8 @@ fn compare(name: &str, expected: &Named, got: &Named, tolerance: f32) -> Result<
             worst = worst.max(difference);
             continue;
         }
-        let allowed = if tolerance == 0.0 { "the same bits".to_owned() } else { format!("{tolerance:.0e}") };
+        let allowed =
+            if tolerance == 0.0 { "the same bits".to_owned() } else { format!("{tolerance:.0e}") };
         let measured = format!("`{tensor}` differs by {difference:.1e} of its largest value");
         return Err(refuse(measured, allowed));
     }
@@ -143,12 +153,15 @@ fn difference(expected: &Tensor, got: &Tensor) -> f32 {
     if expected == got {
         return 0.0;
     }
-    let (Some(expected_values), Some(values)) = (expected.to_f32(), got.to_f32()) else { return f32::INFINITY };
+    let (Some(expected_values), Some(values)) = (expected.to_f32(), got.to_f32()) else {
+        return f32::INFINITY;
+    };
     let finite = expected_values.iter().chain(&values).all(|value| value.is_finite());
     if expected.shape() != got.shape() || !finite {
         return f32::INFINITY;
     }
-    let largest = expected_values.iter().fold(f32::MIN_POSITIVE, |largest, value| largest.max(value.abs()));
+    let largest =
+        expected_values.iter().fold(f32::MIN_POSITIVE, |largest, value| largest.max(value.abs()));
     let pairs = expected_values.iter().zip(&values);
     let worst = pairs.map(|(a, b)| (a - b).abs() / largest).fold(0.0, f32::max);
     // Other bits of equal values (a zero's sign) are a difference all the same.
@@ -160,8 +173,8 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     use super::*;
-    use crate::bundle::tests::{reseal, small, small_claiming, small_with_golden};
     use crate::bundle::Bundle;
+    use crate::bundle::tests::{reseal, small, small_claiming, small_with_golden};
     use crate::pack::{DEFAULT_MAX_DROP, PackOptions, pack};
     use crate::quantize::Precision;
     use crate::session::Options;
@@ -207,7 +220,11 @@ mod tests {
             ("no output", vec![x.clone()], vec![]),
             ("another output", vec![x.clone()], vec![named("z", &y)]),
             ("an output of another shape", vec![x.clone()], vec![named("y", &x)]),
-            ("an output of another type", vec![x.clone()], vec![("y".to_owned(), Tensor::from_i64(&[1, 3], &[5, 4, 5]))]),
+            (
+                "an output of another type",
+                vec![x.clone()],
+                vec![("y".to_owned(), Tensor::from_i64(&[1, 3], &[5, 4, 5]))],
+            ),
         ] {
             let session = open(&small(1, &[Example { text: None, inputs, outputs }]));
             assert!(replay(&session).is_err(), "{what}");
@@ -238,11 +255,19 @@ mod tests {
         for precision in [Precision::F32, Precision::Int8] {
             let path = packed(folder.path(), precision);
             let first = std::fs::read(&path).unwrap();
-            assert_eq!(std::fs::read(packed(folder.path(), precision)).unwrap(), first, "{precision}");
+            assert_eq!(
+                std::fs::read(packed(folder.path(), precision)).unwrap(),
+                first,
+                "{precision}"
+            );
             let session = Session::open(&path, &Options::default()).unwrap();
             assert_eq!(session.executor(), "kernels");
             let found = replay(&session).unwrap();
-            assert_eq!(found, Replay { examples: 2, skipped: 0, worst_difference: 0.0 }, "{precision}");
+            assert_eq!(
+                found,
+                Replay { examples: 2, skipped: 0, worst_difference: 0.0 },
+                "{precision}"
+            );
             let short = Options { sequence: Some(8), ..Options::default() };
             let found = replay(&Session::open(&path, &short).unwrap()).unwrap();
             assert_eq!((found.examples, found.skipped), (1, 1), "{precision}");
@@ -258,7 +283,12 @@ mod tests {
         let bundle = Bundle::open(&packed(folder.path(), Precision::Int8)).unwrap();
         let manifest = bundle.manifest().clone();
         let output = manifest.golden[0].outputs[0].extent();
-        let weight = manifest.tensors.iter().find(|tensor| tensor.name.ends_with("panels")).unwrap().extent();
+        let weight = manifest
+            .tensors
+            .iter()
+            .find(|tensor| tensor.name.ends_with("panels"))
+            .unwrap()
+            .extent();
         for place in [output.offset, weight.offset] {
             let mut bytes = bundle.image().to_vec();
             bytes[place as usize] ^= 1;

@@ -28,7 +28,8 @@ impl Rollback {
         match rollback(&self.slot_dir, &self.limits.options()) {
             Ok(digest) => {
                 let text = format!("{digest} is the running bundle again\n");
-                output.result(&text, &json!({ "rolled_back": true, "digest": digest.to_string() }))?;
+                output
+                    .result(&text, &json!({ "rolled_back": true, "digest": digest.to_string() }))?;
                 Ok(Answer::Yes)
             }
             Err(error) => verify::refused("rolled_back", error, output),

@@ -38,7 +38,10 @@ impl Verify {
             Ok(verification) => {
                 let mut document = json!({ "verified": true });
                 merge(&mut document, describe(&verification));
-                output.result(&format_args!("`{bundle}` is verified\n{}", text(&verification)), &document)?;
+                output.result(
+                    &format_args!("`{bundle}` is verified\n{}", text(&verification)),
+                    &document,
+                )?;
                 Ok(Answer::Yes)
             }
             Err(error) => refused("verified", error, output),

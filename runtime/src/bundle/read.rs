@@ -95,9 +95,12 @@ pub(super) fn digest(bytes: &[u8]) -> Digest {
     Digest(*hasher.finalize().as_bytes())
 }
 
-/// Checks that the sections follow one another, each at the next aligned offset, to the very end,
-/// and that each tensor's bytes are those of its shape.
+/// Checks that the sequences ascend, that the sections follow one another, each at the next aligned
+/// offset, to the very end, and that each tensor's bytes are those of its shape.
 fn sections(manifest: &Manifest, manifest_bytes: usize, bytes: &[u8]) -> Result<(), String> {
+    if !manifest.sequences.is_sorted_by(|a, b| a < b) || manifest.sequences.first() == Some(&0) {
+        return Err("its sequence lengths are not ascending from 1".to_owned());
+    }
     let mut end = HEADER_BYTES + manifest_bytes;
     let mut follow = |name: &str, extent: Extent| {
         let start = end.next_multiple_of(ALIGNMENT);
@@ -135,9 +138,6 @@ fn sections(manifest: &Manifest, manifest_bytes: usize, bytes: &[u8]) -> Result<
     }
     if end != bytes.len() {
         return Err(format!("{} bytes follow its last section", bytes.len() - end));
-    }
-    if !manifest.sequences.is_sorted_by(|a, b| a < b) || manifest.sequences.first() == Some(&0) {
-        return Err("its sequence lengths are not ascending from 1".to_owned());
     }
     Ok(())
 }

@@ -5,21 +5,25 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::manifest::Task;
 use crate::graph::{Dim, Node, ValueSpec};
+use crate::manifest::Task;
 use crate::quantize::Precision;
 use crate::trust::{PrivateKey, keygen};
 
 /// `y = x w`, with weights that depend on `seed`, and with golden examples where `golden` gives them.
 pub(crate) fn small(seed: u16, golden: &[Example]) -> Vec<u8> {
-    let dims = |extents: &[usize]| extents.iter().map(|&extent| Dim::Fixed(extent)).collect::<Vec<_>>();
+    let dims =
+        |extents: &[usize]| extents.iter().map(|&extent| Dim::Fixed(extent)).collect::<Vec<_>>();
     let weights: Vec<f32> = (0..12).map(|index| f32::from(seed) + index as f32 / 8.0).collect();
     let graph = Graph {
         name: "small".to_owned(),
         opsets: BTreeMap::from([(String::new(), 17)]),
         inputs: vec![ValueSpec::new("x", DType::F32, &dims(&[1, 4]))],
         outputs: vec![ValueSpec::new("y", DType::F32, &dims(&[1, 3]))],
-        nodes: vec![Node::new("MatMul", &["x", "w"], &["p"]), Node::new("Add", &["p", "b"], &["y"])],
+        nodes: vec![
+            Node::new("MatMul", &["x", "w"], &["p"]),
+            Node::new("Add", &["p", "b"], &["y"]),
+        ],
         initializers: BTreeMap::from([
             ("w".to_owned(), Tensor::from_f32(&[4, 3], &weights)),
             ("b".to_owned(), Tensor::from_f32(&[3], &[0.5, -0.5, 0.25])),
@@ -45,7 +49,10 @@ pub(crate) fn small(seed: u16, golden: &[Example]) -> Vec<u8> {
 pub(crate) fn small_with_golden(seed: u16) -> Vec<u8> {
     let weight = |row: usize, column: usize| f32::from(seed) + (3 * row + column) as f32 / 8.0;
     let bias = [0.5, -0.5, 0.25];
-    small_claiming(seed, &[0, 1, 2].map(|column| weight(0, column) + 2.0 * weight(2, column) + bias[column]))
+    small_claiming(
+        seed,
+        &[0, 1, 2].map(|column| weight(0, column) + 2.0 * weight(2, column) + bias[column]),
+    )
 }
 
 /// The same with a golden example that claims the output `y`.
@@ -201,7 +208,11 @@ fn lies_of_the_header_are_refused() {
         ("a version in the high bytes", put(7, &[1]), "version 16777217"),
         ("a manifest past the end", put(8, &(bytes.len() as u64).to_le_bytes()), "past its end"),
         ("a huge manifest", put(8, &u64::MAX.to_le_bytes()), "past its end"),
-        ("another file length", put(16, &(1_u64 << 40).to_le_bytes()), "its header says 1099511627776"),
+        (
+            "another file length",
+            put(16, &(1_u64 << 40).to_le_bytes()),
+            "its header says 1099511627776",
+        ),
         ("no manifest", reseal(put(8, &0_u64.to_le_bytes())), "manifest"),
         ("a manifest too short", reseal(put(8, &(length - 1).to_le_bytes())), "manifest"),
         ("a manifest too long", reseal(put(8, &(length + 65).to_le_bytes())), "manifest"),
@@ -217,9 +228,17 @@ fn lies_of_the_header_are_refused() {
 fn lies_about_sections_are_refused() {
     let huge = json!(u64::MAX - 8);
     let attacks: Vec<(&str, Vec<u8>, &str)> = vec![
-        ("overlap", forge(|m| m["tensors"][1]["offset"] = m["tensors"][0]["offset"].clone()), "expected at"),
+        (
+            "overlap",
+            forge(|m| m["tensors"][1]["offset"] = m["tensors"][0]["offset"].clone()),
+            "expected at",
+        ),
         ("a hole", forge(|m| m["graph"]["bytes"] = json!(1)), "expected at"),
-        ("not aligned", forge(|m| m["graph"]["offset"] = json!(m["graph"]["offset"].as_u64().unwrap() + 1)), "expected at"),
+        (
+            "not aligned",
+            forge(|m| m["graph"]["offset"] = json!(m["graph"]["offset"].as_u64().unwrap() + 1)),
+            "expected at",
+        ),
         ("the header as a section", forge(|m| m["graph"]["offset"] = json!(0)), "expected at"),
         ("past the end", forge(|m| m["graph"]["bytes"] = json!(9999)), "within"),
         ("huge length", forge(|m| m["graph"]["bytes"] = huge.clone()), "within"),
@@ -227,17 +246,37 @@ fn lies_about_sections_are_refused() {
         ("a sum that wraps", forge(|m| m["tensors"][0]["bytes"] = huge.clone()), "within"),
         ("a negative offset", forge(|m| m["graph"]["offset"] = json!(-64)), "manifest"),
         ("a fraction", forge(|m| m["graph"]["bytes"] = json!(0.5)), "manifest"),
-        ("a tensor twice", forge(|m| m["tensors"][1]["name"] = m["tensors"][0]["name"].clone()), "there twice"),
+        (
+            "a tensor twice",
+            forge(|m| m["tensors"][1]["name"] = m["tensors"][0]["name"].clone()),
+            "there twice",
+        ),
         ("a wrong shape", forge(|m| m["tensors"][0]["shape"] = json!([4, 4])), "has 48 bytes"),
-        ("a shape that wraps", forge(|m| m["tensors"][0]["shape"] = json!([1_u64 << 62, 8])), "has 48 bytes"),
+        (
+            "a shape that wraps",
+            forge(|m| m["tensors"][0]["shape"] = json!([1_u64 << 62, 8])),
+            "has 48 bytes",
+        ),
         ("an empty shape", forge(|m| m["tensors"][0]["shape"] = json!([])), "has 48 bytes"),
         ("a wrong type", forge(|m| m["tensors"][0]["dtype"] = json!("i8")), "has 48 bytes"),
         ("no such type", forge(|m| m["tensors"][0]["dtype"] = json!("f9")), "no element type `f9`"),
-        ("a golden shape", forge(|m| m["golden"][0]["inputs"][0]["shape"] = json!([9])), "has 16 bytes"),
-        ("golden overlaps", forge(|m| m["golden"][0]["outputs"][0]["offset"] = json!(192)), "expected at"),
+        (
+            "a golden shape",
+            forge(|m| m["golden"][0]["inputs"][0]["shape"] = json!([9])),
+            "has 16 bytes",
+        ),
+        (
+            "golden overlaps",
+            forge(|m| m["golden"][0]["outputs"][0]["offset"] = json!(192)),
+            "expected at",
+        ),
         ("golden is left out", forge(|m| m["golden"] = json!([])), "bytes follow its last section"),
         ("an unknown key", forge(|m| m["x"] = json!(1)), "unknown field"),
-        ("a missing key", forge(|m| drop(m.as_object_mut().unwrap().remove("labels"))), "missing field"),
+        (
+            "a missing key",
+            forge(|m| drop(m.as_object_mut().unwrap().remove("labels"))),
+            "missing field",
+        ),
         ("sequences unsorted", forge(|m| m["sequences"] = json!([2, 1])), "ascending"),
         ("a sequence twice", forge(|m| m["sequences"] = json!([2, 2])), "ascending"),
         ("a sequence of none", forge(|m| m["sequences"] = json!([0])), "ascending"),

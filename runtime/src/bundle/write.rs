@@ -110,7 +110,9 @@ pub fn image(parts: &Parts) -> Vec<u8> {
     for entry in &manifest.tensors {
         section(parts.graph.initializers[&entry.name].bytes());
     }
-    for (_, tensor) in parts.golden.iter().flat_map(|example| example.inputs.iter().chain(&example.outputs)) {
+    for (_, tensor) in
+        parts.golden.iter().flat_map(|example| example.inputs.iter().chain(&example.outputs))
+    {
         section(tensor.bytes());
     }
     let file_bytes = bytes.len() as u64;
@@ -169,7 +171,8 @@ fn settle(manifest: &mut Manifest) -> Vec<u8> {
                 tensor.offset = place(tensor.bytes);
             }
         }
-        let next = serde_json::to_vec(&manifest).expect("a manifest holds only strings and numbers");
+        let next =
+            serde_json::to_vec(&manifest).expect("a manifest holds only strings and numbers");
         if next.len() == text.len() {
             return next;
         }

@@ -163,9 +163,9 @@ impl Slots<'_> {
         // An update may have gone ahead while this waited for the lock.
         let now = self.status()?;
         let started = match now.stage {
-            Stage::Confirmed => {
-                self.open(now.running, options).map(|session| Started { session, start: Start::Confirmed })
-            }
+            Stage::Confirmed => self
+                .open(now.running, options)
+                .map(|session| Started { session, start: Start::Confirmed }),
             Stage::Tried if now.previous.is_some() => Err(unconfirmed(now.running)),
             Stage::Installed | Stage::Tried => self.trial(&now, options),
         };
@@ -190,7 +190,13 @@ impl Slots<'_> {
     }
 
     /// Opens the previous bundle and makes it the running one, because the running one failed.
-    fn go_back(&mut self, now: &Status, back: &Status, error: Error, options: &Options) -> Result<Started> {
+    fn go_back(
+        &mut self,
+        now: &Status,
+        back: &Status,
+        error: Error,
+        options: &Options,
+    ) -> Result<Started> {
         let session = match self.open(back.running, options) {
             Ok(session) => session,
             // The trial may have ended by a loss of power, and there is nothing better.
@@ -201,7 +207,10 @@ impl Slots<'_> {
         if self.switch(back).is_ok() {
             self.clean(Some(back));
         }
-        Ok(Started { session, start: Start::Returned { from: now.running, why: error.to_string() } })
+        Ok(Started {
+            session,
+            start: Start::Returned { from: now.running, why: error.to_string() },
+        })
     }
 
     fn confirm(&mut self) -> Result<()> {
@@ -229,7 +238,8 @@ impl Slots<'_> {
 
     /// Writes a verified bundle under its name, for good.
     fn store(&mut self, image: &[u8], digest: Digest) -> Result<()> {
-        let (path, partial) = (bundle_path(self.folder, digest), self.folder.join(format!("{digest}.partial")));
+        let (path, partial) =
+            (bundle_path(self.folder, digest), self.folder.join(format!("{digest}.partial")));
         self.write(&partial, image)?;
         // What was just verified was another copy.
         is_named(digest, &Bundle::open(&partial)?, &partial)?;
@@ -265,7 +275,9 @@ impl Slots<'_> {
             let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
             let digest = unhex(stem).map(Digest);
             let goes = match path.extension().and_then(|extension| extension.to_str()) {
-                Some("dram") => digest.is_some_and(|digest| !status.is_some_and(|it| it.keeps(&digest))),
+                Some("dram") => {
+                    digest.is_some_and(|digest| !status.is_some_and(|it| it.keeps(&digest)))
+                }
                 Some("partial") => digest.is_some() || stem == CURRENT,
                 _ => false,
             };
@@ -282,7 +294,9 @@ fn after_install(before: Option<Status>, new: Digest) -> Status {
     match before {
         Some(same @ Status { stage: Stage::Confirmed, running, .. }) if running == new => same,
         // Back to the bundle that worked, from one on trial.
-        Some(Status { stage: Stage::Installed | Stage::Tried, previous, .. }) if previous == Some(new) => {
+        Some(Status { stage: Stage::Installed | Stage::Tried, previous, .. })
+            if previous == Some(new) =>
+        {
             Status { running: new, previous: None, stage: Stage::Confirmed }
         }
         before => Status {

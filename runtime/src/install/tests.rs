@@ -41,7 +41,14 @@ struct FailingDisk {
 
 impl FailingDisk {
     fn new(at: usize, fault: Fault) -> FailingDisk {
-        FailingDisk { at, fault, done: 0, dead: false, unsynced: BTreeSet::new(), pending: Vec::new() }
+        FailingDisk {
+            at,
+            fault,
+            done: 0,
+            dead: false,
+            unsynced: BTreeSet::new(),
+            pending: Vec::new(),
+        }
     }
 
     /// One that never fails; it counts.
@@ -63,7 +70,11 @@ impl FailingDisk {
             return Ok(());
         }
         self.dead = matches!(self.fault, Fault::PowerCut | Fault::Kill);
-        let kind = if self.fault == Fault::DiskFull { io::ErrorKind::StorageFull } else { io::ErrorKind::Other };
+        let kind = if self.fault == Fault::DiskFull {
+            io::ErrorKind::StorageFull
+        } else {
+            io::ErrorKind::Other
+        };
         Err(io::Error::new(kind, "injected"))
     }
 
@@ -82,7 +93,9 @@ impl FailingDisk {
                     if self.unsynced.remove(&to) {
                         self.unsynced.insert(from);
                     }
-                    overwritten.into_iter().for_each(|content| std::fs::write(&to, content).unwrap());
+                    overwritten
+                        .into_iter()
+                        .for_each(|content| std::fs::write(&to, content).unwrap());
                 }
                 Undo::Remove { path, content } => std::fs::write(path, content).unwrap(),
             }
@@ -90,7 +103,11 @@ impl FailingDisk {
         for path in std::mem::take(&mut self.unsynced) {
             if let Ok(mut content) = std::fs::read(&path) {
                 let length = chance.below(content.len() + 1);
-                if chance.below(2) == 0 { content.truncate(length) } else { content[length..].fill(0) }
+                if chance.below(2) == 0 {
+                    content.truncate(length)
+                } else {
+                    content[length..].fill(0)
+                }
                 std::fs::write(&path, content).unwrap();
             }
         }
@@ -156,7 +173,8 @@ struct Chance(u64);
 
 impl Chance {
     fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % bound
     }
 }
@@ -392,7 +410,11 @@ const SCENARIOS: [&str; 6] =
 fn opens_one_of(bench: &Bench, allowed: &[Option<Digest>], place: &str) {
     match bench.open() {
         Ok(started) => {
-            assert!(allowed.contains(&Some(started.session.digest())), "{place}: {:?}", started.start);
+            assert!(
+                allowed.contains(&Some(started.session.digest())),
+                "{place}: {:?}",
+                started.start
+            );
             self_test(&started.session).unwrap_or_else(|error| panic!("{place}: {error}"));
         }
         Err(Error::Missing { .. }) => assert!(allowed.contains(&None), "{place}: nothing is left"),
@@ -415,7 +437,9 @@ fn a_fault_at_any_operation_of_an_install_leaves_a_good_bundle() {
     for scenario in SCENARIOS {
         for fault in FAULTS {
             // A power cut has many outcomes; each operation sees several.
-            for (at, _) in (0..).flat_map(|at| (0..if fault == Fault::PowerCut { 6 } else { 1 }).map(move |n| (at, n))) {
+            for (at, _) in (0..).flat_map(|at| {
+                (0..if fault == Fault::PowerCut { 6 } else { 1 }).map(move |n| (at, n))
+            }) {
                 let bench = prepared(scenario);
                 let mut allowed = known(&bench);
                 allowed.push(Some(bench.digests[2]));
@@ -451,7 +475,8 @@ fn a_fault_at_any_operation_of_a_start_or_a_rollback_leaves_a_good_bundle() {
                     let mut disk = FailingDisk::new(at, fault);
                     let slots = bench.slots();
                     if rolls_back {
-                        let _ = Slots { folder: &slots, files: &mut disk }.rollback(&Options::default());
+                        let _ = Slots { folder: &slots, files: &mut disk }
+                            .rollback(&Options::default());
                     } else if let Ok(started) = open_on(&mut disk, &slots) {
                         assert!(allowed.contains(&Some(started.session.digest())));
                         let _ = Slots { folder: &slots, files: &mut disk }.confirm();
@@ -460,7 +485,11 @@ fn a_fault_at_any_operation_of_a_start_or_a_rollback_leaves_a_good_bundle() {
                         break;
                     }
                     disk.lose(&mut chance);
-                    opens_one_of(&bench, &allowed, &format!("{scenario}, {fault:?} at operation {at}"));
+                    opens_one_of(
+                        &bench,
+                        &allowed,
+                        &format!("{scenario}, {fault:?} at operation {at}"),
+                    );
                 }
             }
         }
@@ -531,7 +560,11 @@ fn a_killed_process_leaves_a_good_bundle() {
         std::thread::sleep(std::time::Duration::from_micros(chance.below(20_000) as u64));
         child.kill().unwrap();
         let exit = child.wait().unwrap();
-        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&exit), Some(9), "round {round}: {exit}");
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&exit),
+            Some(9),
+            "round {round}: {exit}"
+        );
         let any: Vec<Option<Digest>> = bench.digests.iter().copied().map(Some).collect();
         opens_one_of(&bench, &any, &format!("round {round}"));
     }

@@ -59,7 +59,8 @@ pub fn keygen(path: &Path) -> Result<(PathBuf, PublicKey)> {
         return Err(Error::io("write", &public_path)(std::io::ErrorKind::AlreadyExists.into()));
     }
     let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(|error| Error::io("draw random bytes for", path)(error.into()))?;
+    getrandom::fill(&mut seed)
+        .map_err(|error| Error::io("draw random bytes for", path)(error.into()))?;
     let key = PrivateKey(SigningKey::from_bytes(&seed));
     create(path, PRIVATE, &seed, 0o600)?;
     create(&public_path, PUBLIC, &key.public().0, 0o644)?;
@@ -98,7 +99,9 @@ pub(super) fn read(path: &Path, header: &str) -> Result<[u8; 32]> {
     }
     // What a private key file holds is never part of a message.
     let key = lines.next().and_then(unhex).filter(|_| lines.next().is_none());
-    key.ok_or_else(|| refuse(path, "line 2", "64 hexadecimal digits, then the end", "something else"))
+    key.ok_or_else(|| {
+        refuse(path, "line 2", "64 hexadecimal digits, then the end", "something else")
+    })
 }
 
 pub(super) fn refuse(path: &Path, place: &str, expected: &str, got: &str) -> Error {
@@ -165,7 +168,10 @@ mod tests {
         assert!(keygen(&path).is_err(), "the private one exists");
         assert_eq!(PrivateKey::read(&path).unwrap().public(), public);
         assert!(!public_path.exists());
-        assert!(matches!(PublicKey::read(&path), Err(Error::Data { .. })), "a private key for a public one");
+        assert!(
+            matches!(PublicKey::read(&path), Err(Error::Data { .. })),
+            "a private key for a public one"
+        );
     }
 
     #[test]

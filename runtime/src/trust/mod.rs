@@ -55,7 +55,11 @@ impl TrustPolicy {
 
 fn any_of(keys: &[PublicKey]) -> String {
     let names: Vec<String> = keys.iter().map(PublicKey::to_string).collect();
-    if names.is_empty() { "a trusted key, and there is none".to_owned() } else { names.join(" or ") }
+    if names.is_empty() {
+        "a trusted key, and there is none".to_owned()
+    } else {
+        names.join(" or ")
+    }
 }
 
 impl PublicKey {
@@ -67,7 +71,9 @@ impl PublicKey {
         let key = PublicKey(keys::read(path, keys::PUBLIC)?);
         match key.is_sound() {
             true => Ok(key),
-            false => Err(keys::refuse(path, "line 2", "an Ed25519 public key", "32 bytes that are none")),
+            false => {
+                Err(keys::refuse(path, "line 2", "an Ed25519 public key", "32 bytes that are none"))
+            }
         }
     }
 
