@@ -7,6 +7,7 @@ use crate::bundle::{self, Bundle, Parts};
 use crate::engine;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Evaluation, Examples};
+use crate::golden;
 use crate::graph::{Dim, Graph};
 use crate::manifest::Task;
 use crate::optimize::PassReport;
@@ -100,7 +101,9 @@ pub fn pack(
     };
     progress("writing");
     let metrics = metrics(scores, options.precision);
-    bundle::write(output, &belongings.parts(&packed.graph, options.precision, metrics))?;
+    let golden = golden::record(&session)?;
+    let parts = belongings.parts(&packed.graph, options.precision, metrics);
+    bundle::write(output, &Parts { golden: &golden, ..parts })?;
     let bytes = std::fs::metadata(output).map_err(Error::io("read", output))?.len();
     let longest = belongings.sequences.last().copied().unwrap_or(1);
     Ok(PackReport {
@@ -196,6 +199,7 @@ impl Belongings {
             labels: &self.labels,
             tokenizer: self.tokenizer.as_deref(),
             metrics,
+            golden: &[],
         }
     }
 
