@@ -40,6 +40,9 @@ fn print(progress: Progress) {
                 "{stage} {epoch}/{epochs}: loss {loss:.4}, accuracy {accuracy:.2} %, {seconds_left:.0} s left"
             );
         }
+        Progress::Asked { step, steps, seconds_left } if step.is_multiple_of(100) => {
+            eprintln!("answers, batch {step}/{steps}: {:.1} min left", seconds_left / 60.0);
+        }
         Progress::Reused { stage } => println!("{}: found finished", stage.name()),
         _ => {}
     }

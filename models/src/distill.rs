@@ -134,16 +134,7 @@ impl Run<'_> {
         let answers = ask(encoder, examples, &mut |step, steps| {
             watch.did(work / steps as f64);
             let seconds_left = watch.seconds_left();
-            let stage = Stage::Answers;
-            watch.tell(Progress::Step {
-                stage,
-                epoch: 1,
-                epochs: 1,
-                step,
-                steps,
-                loss: 0.0,
-                seconds_left,
-            })
+            watch.tell(Progress::Asked { step, steps, seconds_left })
         });
         let checkpoint = self.output.join("checkpoints");
         answers.ok_or(Error::Interrupted { checkpoint })
@@ -279,8 +270,8 @@ mod tests {
         let parts = folder.path().join("parts");
         let mut interruptions = 0;
         loop {
-            // Stops after five batches, so within a pass and between passes of either training.
-            let mut left = 5;
+            // Stops within passes and between them, in either training.
+            let mut left = 7;
             let result = distill(&recipe, &parts, Resume::Yes, &mut |_| {
                 left -= 1;
                 if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -31,9 +31,9 @@ impl Stage {
 pub enum Progress {
     /// A batch is done.
     Step {
-        /// Where in the distillation.
+        /// Who learns.
         stage: Stage,
-        /// The running pass over the data; 1 while answers are collected.
+        /// The running pass over the data.
         epoch: usize,
         /// Passes in this stage.
         epochs: usize,
@@ -41,14 +41,23 @@ pub enum Progress {
         step: usize,
         /// Batches a pass.
         steps: usize,
-        /// Mean loss of this pass so far; 0 while answers are collected.
+        /// Mean loss of this pass so far.
         loss: f64,
+        /// Until the student is done, at the speed so far.
+        seconds_left: f64,
+    },
+    /// The teacher has been asked about a batch.
+    Asked {
+        /// Batches done.
+        step: usize,
+        /// Batches in all.
+        steps: usize,
         /// Until the student is done, at the speed so far.
         seconds_left: f64,
     },
     /// A pass over the data is done, and measured.
     Epoch {
-        /// Where in the distillation.
+        /// Who learns.
         stage: Stage,
         /// The pass that ended.
         epoch: usize,

@@ -180,4 +180,33 @@ mod tests {
         let error = prune(&tokenizer(), &[], 10, 16).expect_err("too small");
         assert!(error.to_string().contains("vocabulary of 57"), "{error}");
     }
+
+    #[test]
+    fn a_real_tokenizer_cuts_kept_texts_as_before() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let tokenizer = folder.join("teachers/all-MiniLM-L6-v2/tokenizer.json");
+        let data = folder.join("../../shared/data/clinc150");
+        let (Ok(json), Ok(train), Ok(validation)) = (
+            std::fs::read(&tokenizer),
+            crate::data::read(&data.join("train.tsv")),
+            crate::data::read(&data.join("val.tsv")),
+        ) else {
+            eprintln!("skipped a_real_tokenizer_cuts_kept_texts_as_before: no teacher or no data");
+            return;
+        };
+        let rows = |json: &[u8], texts: &[String]| tokens::rows(json, texts, 64).expect("texts");
+        let pruned = prune(&json, &rows(&json, &train.texts), 6000, 128).expect("prunable");
+        assert_eq!(pruned.kept.len(), 6000);
+        let mut compared = 0;
+        let pairs = rows(&json, &validation.texts).into_iter();
+        for (former, row) in pairs.zip(rows(&pruned.json, &validation.texts)) {
+            if former.iter().all(|&id| pruned.kept.binary_search(&(id as usize)).is_ok()) {
+                let row: Vec<u32> = row.iter().map(|&id| pruned.kept[id as usize] as u32).collect();
+                assert_eq!(row, former);
+                compared += 1;
+            }
+        }
+        // Most pieces of 3,000 unseen texts are among the kept ones.
+        assert!(compared > 2_500, "only {compared} texts have all their pieces");
+    }
 }

@@ -73,12 +73,13 @@ impl Watch<'_> {
                 self.bar.set_length(steps as u64);
                 self.bar.set_position(step as u64);
                 self.bar.set_prefix(format!("{} {epoch}/{epochs}", stage.name()));
-                let loss = if stage == Stage::Answers {
-                    String::new()
-                } else {
-                    format!("loss {loss:.4}, ")
-                };
-                self.bar.set_message(format!("{loss}{} left", clock(seconds_left)));
+                self.bar.set_message(format!("loss {loss:.4}, {} left", clock(seconds_left)));
+            }
+            Progress::Asked { step, steps, seconds_left } => {
+                self.bar.set_length(steps as u64);
+                self.bar.set_position(step as u64);
+                self.bar.set_prefix(Stage::Answers.name());
+                self.bar.set_message(format!("{} left", clock(seconds_left)));
             }
             Progress::Epoch { stage, epoch, epochs, loss, accuracy, seconds_left } => {
                 self.say(format!(
