@@ -1,11 +1,14 @@
 //! The command line, as typed; each verb's own flags stand in the verb's file.
 
+use std::io::Write;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use dram_runtime::bundle::Bundle;
-use dram_runtime::{Budget, Options, Session};
+use dram_runtime::install::{self, Start, Started};
+use dram_runtime::trust::PublicKey;
+use dram_runtime::{Budget, Options, Session, TrustPolicy};
 
 use crate::output::Output;
 use crate::{ALLOCATOR, Answer, verbs};
@@ -36,6 +39,11 @@ pub(crate) enum Verb {
     Bench(verbs::bench::Bench),
     Eval(verbs::eval::Eval),
     Distill(verbs::distill::Distill),
+    Keygen(verbs::keygen::Keygen),
+    Sign(verbs::sign::Sign),
+    Verify(verbs::verify::Verify),
+    Install(verbs::install::Install),
+    Rollback(verbs::rollback::Rollback),
     Boards(verbs::boards::Boards),
     Doctor(verbs::doctor::Doctor),
 }
@@ -52,6 +60,11 @@ impl Verb {
             Verb::Bench(bench) => bench.call(output),
             Verb::Eval(eval) => eval.call(output),
             Verb::Distill(distill) => distill.call(output),
+            Verb::Keygen(keygen) => keygen.call(output),
+            Verb::Sign(sign) => sign.call(output),
+            Verb::Verify(verify) => verify.call(output),
+            Verb::Install(install) => install.call(output),
+            Verb::Rollback(rollback) => rollback.call(output),
             Verb::Boards(boards) => boards.call(output),
             Verb::Doctor(doctor) => doctor.call(output),
         }
@@ -72,18 +85,25 @@ pub(crate) struct Limits {
     /// Longest sequence, in tokens; a longer text is cut
     #[arg(long, value_name = "N")]
     pub(crate) seq: Option<NonZeroUsize>,
+
+    /// Refuse what this key did not sign: a public key file, or its 64 digits; may be repeated
+    #[arg(long, value_name = "PUBKEY", value_parser = public_key)]
+    pub(crate) require_signature: Vec<PublicKey>,
 }
 
 impl Limits {
-    /// Opens the model at `path` within these limits. Where `--ram` is given, the heap is held to it
+    /// Opens the model at `path`, or the running one of the slot folder there, within these limits. Where `--ram` is given, the heap is held to it
     /// from then on: to what the budget leaves beside the mapped bundle.
     ///
     /// # Errors
     /// Those of [`Session::open`].
     pub(crate) fn open(&self, path: &Path) -> dram_runtime::Result<Session> {
-        let session = Session::open(path, &self.options())?;
+        let (session, path) = match path.is_dir() {
+            true => self.start(path)?,
+            false => (Session::open(path, &self.options())?, path.to_owned()),
+        };
         if let Some(budget) = self.ram {
-            ALLOCATOR.set_limit(budget.ram_bytes().saturating_sub(mapped_bytes(path)?));
+            ALLOCATOR.set_limit(budget.ram_bytes().saturating_sub(mapped_bytes(&path)?));
         }
         Ok(session)
     }
@@ -94,8 +114,39 @@ impl Limits {
             budget: self.ram.unwrap_or(Budget::UNLIMITED),
             threads: self.threads,
             sequence: self.seq.map(NonZeroUsize::get),
+            trust: match &self.require_signature[..] {
+                [] => TrustPolicy::AnyBundle,
+                keys => TrustPolicy::SignedBy(keys.to_vec()),
+            },
         }
     }
+
+    /// Opens the running bundle of a slot folder. One on trial is confirmed at once: it has passed its
+    /// golden examples within these limits. Gives the bundle's file too.
+    fn start(&self, slots: &Path) -> dram_runtime::Result<(Session, PathBuf)> {
+        let Started { session, start } = install::open_current(slots, &self.options())?;
+        match start {
+            Start::Confirmed => {}
+            Start::Trial => install::confirm(slots)?,
+            Start::Returned { from, why } => {
+                // Nobody may be reading stderr; that is no reason to stop.
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "dram: {from} failed, back to the bundle before: {why}"
+                );
+            }
+        }
+        let path = install::bundle_path(slots, session.digest());
+        Ok((session, path))
+    }
+}
+
+/// A public key from its 64 digits, or from the file that `dram keygen` wrote.
+///
+/// # Errors
+/// The sentence to print where it is neither.
+pub(crate) fn public_key(text: &str) -> Result<PublicKey, String> {
+    text.parse().or_else(|_| PublicKey::read(Path::new(text)).map_err(|error| error.to_string()))
 }
 
 /// How much of the model at `path` a session maps instead of copying it to the heap: all of a

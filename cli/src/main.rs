@@ -47,6 +47,6 @@ fn main() -> ExitCode {
 
 /// Whether `error` is the answer "no" to a question that was understood.
 fn is_refusal(error: &anyhow::Error) -> bool {
-    use dram_runtime::Error::{Gate, OverBudget};
-    matches!(error.downcast_ref(), Some(OverBudget(_) | Gate { .. }))
+    use dram_runtime::Error::{Gate, OverBudget, Untrusted};
+    matches!(error.downcast_ref(), Some(OverBudget(_) | Gate { .. } | Untrusted { .. }))
 }

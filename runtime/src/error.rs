@@ -71,6 +71,17 @@ pub enum Error {
         next: &'static str,
     },
 
+    /// The bundle is not one that may be opened here: its signature is missing, wrong or another's.
+    #[error("`{}` is not trusted: {reason}; {next}", path.display())]
+    Untrusted {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with its signature.
+        reason: String,
+        /// What to do about it.
+        next: &'static str,
+    },
+
     /// The tokenizer file cannot be used.
     #[error("tokenizer: {reason}; {next}")]
     Tokenizer {

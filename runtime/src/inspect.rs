@@ -33,7 +33,11 @@ pub struct Inspection {
     /// Multiply-accumulates of one run with a batch of one, by sequence length; the length is 1 where
     /// shapes are fixed. Empty where the model does not run here.
     pub macs: BTreeMap<usize, u64>,
-    /// A bundle's manifest.
+    /// A bundle's digest, in hexadecimal digits.
+    pub digest: Option<String>,
+    /// The public key whose valid signature a bundle carries; `None` where nobody signed it.
+    pub signed_by: Option<String>,
+    /// A bundle's manifest, with the lineage of its model.
     pub manifest: Option<Manifest>,
     /// An ONNX file's free properties.
     pub metadata: BTreeMap<String, String>,
@@ -56,7 +60,11 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
     let elements = |shape: &[usize]| shape.iter().product::<usize>();
     let wide = manifest.tensors.iter().filter(|t| t.shape.len() > 1 || weights(&t.name));
     let parameters = wide.map(|tensor| elements(&tensor.shape)).sum();
-    Ok(inspection("bundle", bytes, &graph, parameters, macs(path), Some(manifest)))
+    Ok(Inspection {
+        digest: Some(bundle.digest().to_string()),
+        signed_by: bundle.signed_by().map(ToString::to_string),
+        ..inspection("bundle", bytes, &graph, parameters, macs(path), Some(manifest))
+    })
 }
 
 fn inspection(
@@ -77,6 +85,8 @@ fn inspection(
         operators: operators(graph),
         parameters,
         macs,
+        digest: None,
+        signed_by: None,
         manifest,
         metadata: graph.metadata.clone(),
     }

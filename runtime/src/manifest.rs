@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::quantize::Precision;
-use crate::tensor::DType;
+use crate::tensor::{DType, Tensor};
 
 /// What the outputs of a model mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -71,6 +71,27 @@ pub struct Manifest {
     pub tokenizer: Option<Extent>,
     /// The graph's constants, in the order in which they lie in the file.
     pub tensors: Vec<TensorEntry>,
+    /// Inputs, and what the packed model made of them: what a device compares itself with.
+    pub golden: Vec<GoldenEntry>,
+}
+
+/// One example: inputs of the graph and the outputs that belong to them, by the graph's names.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GoldenEntry {
+    /// The text whose ids the inputs hold; none where they hold a pattern.
+    pub text: Option<String>,
+    /// What goes in.
+    pub inputs: Vec<TensorEntry>,
+    /// What comes out.
+    pub outputs: Vec<TensorEntry>,
+}
+
+impl GoldenEntry {
+    /// Inputs, then outputs: the order in which they lie in the file.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = &TensorEntry> {
+        self.inputs.iter().chain(&self.outputs)
+    }
 }
 
 /// Where something lies in the file.
@@ -83,7 +104,7 @@ pub struct Extent {
     pub bytes: u64,
 }
 
-/// One constant of the graph.
+/// A tensor in the file: a constant of the graph, or a part of a golden example.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TensorEntry {
@@ -101,6 +122,17 @@ pub struct TensorEntry {
 }
 
 impl TensorEntry {
+    /// An entry for `tensor`, not placed yet.
+    pub(crate) fn of(name: &str, tensor: &Tensor) -> TensorEntry {
+        TensorEntry {
+            name: name.to_owned(),
+            dtype: tensor.dtype(),
+            shape: tensor.shape().to_vec(),
+            offset: 0,
+            bytes: tensor.bytes().len() as u64,
+        }
+    }
+
     /// Where its values lie.
     pub fn extent(&self) -> Extent {
         Extent { offset: self.offset, bytes: self.bytes }

@@ -7,6 +7,7 @@ use crate::bundle::{self, Bundle, Parts};
 use crate::engine;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Evaluation, Examples};
+use crate::golden;
 use crate::graph::{Dim, Graph};
 use crate::manifest::Task;
 use crate::optimize::PassReport;
@@ -100,7 +101,9 @@ pub fn pack(
     };
     progress("writing");
     let metrics = metrics(scores, options.precision);
-    bundle::write(output, &belongings.parts(&packed.graph, options.precision, metrics))?;
+    let golden = golden::record(&session)?;
+    let parts = belongings.parts(&packed.graph, options.precision, metrics);
+    bundle::write(output, &Parts { golden: &golden, ..parts })?;
     let bytes = std::fs::metadata(output).map_err(Error::io("read", output))?.len();
     let longest = belongings.sequences.last().copied().unwrap_or(1);
     Ok(PackReport {
@@ -134,10 +137,7 @@ impl Belongings {
             (None, Some(_)) => Task::Embed,
             (None, None) => Task::Raw,
         });
-        let mut sequences = prepare::sequences(graph, options.sequences.as_deref());
-        if let Some(longest) = longest_position(graph) {
-            sequences.retain(|&length| length <= longest);
-        }
+        let sequences = sequences(graph, options.sequences.as_deref())?;
         let belongings = Belongings { task, tokenizer, labels, sequences };
         belongings.check(graph)?;
         Ok(belongings)
@@ -199,6 +199,7 @@ impl Belongings {
             labels: &self.labels,
             tokenizer: self.tokenizer.as_deref(),
             metrics,
+            golden: &[],
         }
     }
 
@@ -226,6 +227,27 @@ fn read_labels(path: &Path) -> Result<Vec<String>> {
         }),
         None => Ok(labels),
     }
+}
+
+/// The lengths to plan for: those asked for, or the usual ones as far as the positions reach.
+fn sequences(graph: &Graph, asked: Option<&[usize]>) -> Result<Vec<usize>> {
+    let mut sequences = prepare::sequences(graph, asked);
+    let (Some(&longest), Some(positions)) = (sequences.last(), longest_position(graph)) else {
+        return Ok(sequences);
+    };
+    if longest <= positions {
+        return Ok(sequences);
+    }
+    if asked.is_some() {
+        return Err(Error::Input {
+            name: "sequence".to_owned(),
+            expected: format!("at most {positions} tokens, the rows of the model's position table"),
+            got: format!("{longest}; give a shorter `--seq`"),
+        });
+    }
+    sequences.retain(|&length| length < positions);
+    sequences.push(positions);
+    Ok(sequences)
 }
 
 /// Rows of the position table of an optimized copy of the graph, where it has one.

@@ -98,6 +98,7 @@ fn parts<'a>(graph: &'a Graph, precision: Precision, sequences: &'a [usize]) -> 
         labels: &[],
         tokenizer: None,
         metrics: BTreeMap::new(),
+        golden: &[],
     }
 }
 

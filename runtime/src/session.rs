@@ -10,6 +10,7 @@ use crate::bundle::Bundle;
 use crate::decode::{self, Prediction};
 use crate::engine::{Compiled, Fact};
 use crate::error::{Error, Result};
+use crate::golden::Example;
 use crate::graph::{DRAM_DOMAIN, Dim, Graph, Node, ValueSpec};
 use crate::kernels::{Cpu, Threads};
 use crate::manifest::{Manifest, Task};
@@ -18,9 +19,10 @@ use crate::prepare;
 use crate::program::{Machine, Program, Work, Workspace};
 use crate::tensor::{DType, Tensor};
 use crate::text::{self, Text};
+use crate::trust::{Digest, PublicKey, TrustPolicy};
 
 /// How a session is opened.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// What it may take from memory.
     pub budget: Budget,
@@ -28,12 +30,19 @@ pub struct Options {
     pub threads: NonZeroUsize,
     /// Longest sequence, in tokens; the model's own limit where it is `None` or lower.
     pub sequence: Option<usize>,
+    /// Whose bundles it opens.
+    pub trust: TrustPolicy,
 }
 
 impl Default for Options {
-    /// No limit, one thread, the model's own sequence length.
+    /// No limit, one thread, the model's own sequence length, anybody's bundle.
     fn default() -> Options {
-        Options { budget: Budget::UNLIMITED, threads: NonZeroUsize::MIN, sequence: None }
+        Options {
+            budget: Budget::UNLIMITED,
+            threads: NonZeroUsize::MIN,
+            sequence: None,
+            trust: TrustPolicy::AnyBundle,
+        }
     }
 }
 
@@ -61,7 +70,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::OverBudget`], before the memory is taken, where the plan exceeds the budget; the errors of
-    /// [`Bundle::open`] and [`Graph::read_onnx`]; [`Error::Tokenizer`].
+    /// [`Bundle::open_trusted`] and [`Graph::read_onnx`]; [`Error::Tokenizer`].
     pub fn open(path: &Path, options: &Options) -> Result<Session> {
         Session::from_bundle(bundle_at(path, options)?, options)
     }
@@ -71,13 +80,14 @@ impl Session {
     /// # Errors
     /// As [`Session::open`].
     pub fn from_bundle(bundle: Bundle, options: &Options) -> Result<Session> {
+        options.trust.admit(bundle.signed_by(), Path::new("memory"))?;
         let graph = bundle.graph()?;
         let planned = planned(&bundle, options.sequence)?;
         if !on_kernels(&graph) {
             return Session::on_tract(bundle, graph, &planned, options);
         }
         let program = Program::lower(&bundle, &graph)?;
-        let longest = planned.last().copied().unwrap_or(usize::MAX).min(program.positions);
+        let longest = planned.last().map_or(program.positions, |&last| last.min(program.positions));
         let plans = kernel_plans(&bundle, &program, &planned, options.threads.get());
         options.budget.admit(&plans)?;
         let threads = Threads::new(options.threads.get())
@@ -141,15 +151,18 @@ impl Session {
     /// # Errors
     /// [`Error::Missing`] where the model has no tokenizer; [`Error::Engine`].
     pub fn predict(&self, text: &str) -> Result<Prediction> {
-        let tokenizer = self.text.as_ref().ok_or(Error::Missing {
-            what: "tokenizer",
-            next: "pack it with `--tokenizer`, or give tensors with `--input`",
-        })?;
-        let ids = tokenizer.ids(text)?;
+        let ids = self.tokenizer()?.ids(text)?;
         let values = self.first_output(&ids)?;
         Ok(match self.manifest().task {
             Task::Classify => decode::labels(&self.manifest().labels, &values),
             Task::Embed | Task::Raw => Prediction::Embedding(values),
+        })
+    }
+
+    fn tokenizer(&self) -> Result<&Text> {
+        self.text.as_ref().ok_or(Error::Missing {
+            what: "tokenizer",
+            next: "pack it with `--tokenizer`, or give tensors with `--input`",
         })
     }
 
@@ -315,6 +328,61 @@ impl Session {
         self.graph.inputs.iter().map(|input| input.name.clone()).zip(tensors).collect()
     }
 
+    /// The graph's inputs for `text`, by name: as long as its ids are, or as the next planned length where
+    /// tract runs the graph.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] where the model has no tokenizer; [`Error::Tokenizer`].
+    pub(crate) fn text_inputs(&self, text: &str) -> Result<Vec<(String, Tensor)>> {
+        let ids = self.tokenizer()?.ids(text)?;
+        let length = match &self.executor {
+            Executor::Kernels { .. } => ids.len(),
+            Executor::Tract(compiled) => {
+                let next = compiled.range(ids.len()..).next();
+                *next.ok_or_else(|| self.too_long(ids.len()))?.0
+            }
+        };
+        let names = self.graph.inputs.iter().map(|input| input.name.clone());
+        Ok(names.zip(self.padded(&ids, length)).collect())
+    }
+
+    /// Whether `inputs`, which belong to this graph, are of a length that this session is planned for.
+    pub(crate) fn has_room_for(&self, inputs: &[(String, Tensor)]) -> bool {
+        let length = inputs.first().and_then(|(_, tensor)| tensor.shape().get(1).copied());
+        match (&self.executor, length) {
+            (Executor::Kernels { .. }, Some(length)) => length <= self.longest,
+            (Executor::Tract(compiled), Some(length)) if !self.manifest().sequences.is_empty() => {
+                compiled.contains_key(&length)
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether it takes sequences as long as its bundle was packed for.
+    pub(crate) fn is_at_full_length(&self) -> bool {
+        self.manifest().sequences.last().is_none_or(|&longest| longest <= self.longest)
+    }
+
+    /// The golden examples of its bundle.
+    pub(crate) fn golden(&self) -> Result<Vec<Example>> {
+        self.bundle.golden()
+    }
+
+    /// All bytes of its bundle.
+    pub(crate) fn image(&self) -> &[u8] {
+        self.bundle.image()
+    }
+
+    /// The digest of its bundle.
+    pub fn digest(&self) -> Digest {
+        self.bundle.digest()
+    }
+
+    /// Whose signature its bundle carries.
+    pub fn signed_by(&self) -> Option<&PublicKey> {
+        self.bundle.signed_by()
+    }
+
     /// Arithmetic of one run of `sequence` tokens; for a graph that tract runs, of the next planned
     /// length.
     pub fn work(&self, sequence: usize) -> Work {
@@ -376,15 +444,17 @@ pub fn plans(path: &Path, options: &Options) -> Result<Vec<Plan>> {
         return Ok(kernel_plans(&bundle, &program, &planned, options.threads.get()));
     }
     // tract tells what it needs only once it has compiled; one session serves all lengths.
-    let options = Options { budget: Budget::UNLIMITED, ..*options };
+    let options = Options { budget: Budget::UNLIMITED, ..options.clone() };
     Ok(vec![*Session::from_bundle(bundle, &options)?.plan()])
 }
 
 fn bundle_at(path: &Path, options: &Options) -> Result<Bundle> {
-    match Bundle::is_bundle(path)? {
-        true => Bundle::open(path),
-        false => prepare::bundle_of_onnx(path, options.sequence),
+    if Bundle::is_bundle(path)? {
+        return Bundle::open_trusted(path, &options.trust);
     }
+    // An ONNX file carries no signature.
+    options.trust.admit(None, path)?;
+    prepare::bundle_of_onnx(path, options.sequence)
 }
 
 /// Whether the stored graph is in our kernels' form; `prepare` fuses all of it or nothing.
@@ -428,7 +498,7 @@ fn planned(bundle: &Bundle, limit: Option<usize>) -> Result<Vec<usize>> {
     Ok(planned)
 }
 
-/// Plans for each planned length, the longest first.
+/// Plans for each planned length, the longest first; for all positions where no length is planned.
 fn kernel_plans(
     bundle: &Bundle,
     program: &Program,
@@ -447,7 +517,10 @@ fn kernel_plans(
             sequence: Some(length),
         }
     };
-    planned.iter().rev().map(plan).collect()
+    match planned {
+        [] => vec![plan(&program.positions)],
+        lengths => lengths.iter().rev().map(plan).collect(),
+    }
 }
 
 /// Upper bound of what opening takes besides: the parsed manifest and graph, names, steps.

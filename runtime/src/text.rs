@@ -49,7 +49,7 @@ impl Text {
     /// # Errors
     /// [`Error::Tokenizer`] where the tokenizer cannot encode it.
     pub fn ids(&self, text: &str) -> Result<Vec<i64>> {
-        let bound = text.floor_char_boundary(self.longest * BYTES_PER_TOKEN);
+        let bound = text.floor_char_boundary(self.longest.saturating_mul(BYTES_PER_TOKEN));
         let encoding =
             self.tokenizer.encode_fast(&text[..bound], true).map_err(|error| Error::Tokenizer {
                 reason: error.to_string(),

@@ -77,9 +77,9 @@ pub(crate) fn program() -> &'static Path {
         let output = build.stderr(Stdio::inherit()).output().expect("cargo runs");
         assert!(output.status.success(), "`cargo build --bin dram` failed");
         let messages = String::from_utf8(output.stdout).expect("cargo writes UTF-8");
-        let documents = messages.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let mut documents = messages.lines().filter_map(|line| serde_json::from_str(line).ok());
         let executable =
-            documents.filter_map(|it: Value| it["executable"].as_str().map(PathBuf::from)).last();
+            documents.find_map(|it: Value| it["executable"].as_str().map(PathBuf::from));
         executable.expect("cargo names the executable")
     })
 }

@@ -8,3 +8,4 @@ mod dram;
 mod errors;
 mod golden;
 mod text;
+mod trust;

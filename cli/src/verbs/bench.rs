@@ -124,6 +124,9 @@ impl Bench {
         if let Some(seq) = self.limits.seq {
             command.arg("--seq").arg(seq.to_string());
         }
+        for key in &self.limits.require_signature {
+            command.arg("--require-signature").arg(key.to_string());
+        }
         let begin = Instant::now();
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let mut stdout = child.stdout.take().expect("stdout is piped");

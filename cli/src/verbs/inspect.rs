@@ -40,7 +40,10 @@ fn text(model: &Inspection) -> String {
         let at = if model.macs.len() > 1 { format!(" at {tokens} tokens") } else { String::new() };
         row("MACs", &format!("{:.1} million{at}", *macs as f64 / 1e6));
     }
+    model.digest.iter().for_each(|digest| row("digest", digest));
     if let Some(manifest) = &model.manifest {
+        row("signed by", model.signed_by.as_deref().unwrap_or("nobody"));
+        row("golden", &format!("{} examples", manifest.golden.len()));
         describe(manifest, &mut row);
     }
     model.metadata.iter().for_each(|(key, value)| row("property", &format!("{key}: {value}")));

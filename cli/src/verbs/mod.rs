@@ -7,9 +7,14 @@ pub(crate) mod distill;
 pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod inspect;
+pub(crate) mod install;
+pub(crate) mod keygen;
 pub(crate) mod pack;
 pub(crate) mod plan;
+pub(crate) mod rollback;
 pub(crate) mod run;
+pub(crate) mod sign;
+pub(crate) mod verify;
 
 use dram_runtime::{Session, Task};
 

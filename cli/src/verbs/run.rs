@@ -19,7 +19,7 @@ use crate::verbs::takes_text;
 #[command(after_help = "\
 Without --text and --input, texts are read from stdin, one a line.")]
 pub(crate) struct Run {
-    /// A bundle or an ONNX file
+    /// A bundle, a folder that `dram install` keeps, or an ONNX file
     file: PathBuf,
 
     /// A text to predict for; may be repeated

@@ -1,4 +1,5 @@
-//! The one file that a device needs: manifest, graph, weights, tokenizer, digest.
+//! The one file that a device needs: manifest, graph, tokenizer, weights, golden examples, digest,
+//! signature.
 //!
 //! `bundle.md` at the top of the repository specifies it rule by rule. [`write()`] makes one whole or
 //! not at all; [`Bundle::open`] checks every rule before anything is used, and then hands out views
@@ -6,15 +7,21 @@
 
 mod map;
 mod read;
+#[cfg(test)]
+pub(crate) mod tests;
 mod write;
 
+use std::ops::Range;
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::golden::Example;
 use crate::graph::Graph;
-use crate::manifest::{Extent, Manifest};
-use crate::tensor::DType;
+use crate::manifest::{Extent, GoldenEntry, Manifest, TensorEntry};
+use crate::tensor::{DType, Tensor};
+use crate::trust::{Digest, PublicKey, TrustPolicy};
 
+pub(crate) use write::sign;
 pub use write::{Parts, image, write};
 
 /// First bytes of every bundle.
@@ -22,28 +29,42 @@ pub(crate) const MAGIC: [u8; 4] = *b"dram";
 /// Version of the format; another one is refused.
 pub(crate) const VERSION: u32 = 1;
 /// Bytes before the manifest.
-pub(crate) const HEADER_BYTES: usize = 64;
+pub(crate) const HEADER_BYTES: usize = 192;
 /// Sections begin at multiples of this, a cache line and the widest vector register.
 pub(crate) const ALIGNMENT: usize = 64;
 /// The digest's place in the header.
-pub(crate) const DIGEST: std::ops::Range<usize> = 24..56;
+pub(crate) const DIGEST: Range<usize> = 24..56;
+/// The signer's public key; zeros where nobody signed.
+pub(crate) const KEY: Range<usize> = 64..96;
+/// The signature of the digest; zeros where nobody signed.
+pub(crate) const SIGNATURE: Range<usize> = 96..160;
+/// What later versions may use; zeros until then.
+pub(crate) const RESERVED: [Range<usize>; 2] = [56..64, 160..192];
 
 /// An opened, wholly checked bundle.
 #[derive(Debug)]
 pub struct Bundle {
     bytes: map::Bytes,
     manifest: Manifest,
+    digest: Digest,
+    signed_by: Option<PublicKey>,
 }
 
 impl Bundle {
-    /// Maps the file at `path` and checks all of it.
+    /// Maps the file at `path` and checks all of it, whoever signed it or not.
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::Bundle`] with the first rule that it breaks.
     pub fn open(path: &Path) -> Result<Bundle> {
-        let bytes = map::Bytes::map(path)?;
-        let manifest = read::manifest(&bytes, path)?;
-        Ok(Bundle { bytes, manifest })
+        Bundle::open_trusted(path, &TrustPolicy::AnyBundle)
+    }
+
+    /// As [`Bundle::open`], where `trust` has a say: it is asked before the manifest is read.
+    ///
+    /// # Errors
+    /// As [`Bundle::open`]; [`Error::Untrusted`].
+    pub fn open_trusted(path: &Path, trust: &TrustPolicy) -> Result<Bundle> {
+        Bundle::checked(map::Bytes::map(path)?, path, trust)
     }
 
     /// Opens a bundle that lies in memory, as [`image`] makes it.
@@ -51,9 +72,29 @@ impl Bundle {
     /// # Errors
     /// As [`Bundle::open`].
     pub fn from_image(image: &[u8]) -> Result<Bundle> {
-        let bytes = map::Bytes::copy(image)?;
-        let manifest = read::manifest(&bytes, Path::new("memory"))?;
-        Ok(Bundle { bytes, manifest })
+        Bundle::checked(map::Bytes::copy(image)?, Path::new("memory"), &TrustPolicy::AnyBundle)
+    }
+
+    fn checked(bytes: map::Bytes, path: &Path, trust: &TrustPolicy) -> Result<Bundle> {
+        let seal = read::seal(&bytes, path)?;
+        trust.admit(seal.signed_by.as_ref(), path)?;
+        let manifest = read::manifest(&bytes, seal.manifest_bytes, path)?;
+        Ok(Bundle { manifest, digest: seal.digest, signed_by: seal.signed_by, bytes })
+    }
+
+    /// All bytes of the file.
+    pub fn image(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// BLAKE3 of all that it says: two bundles with the same digest differ in their signature at most.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Whose signature it carries; the signature was checked when it was opened.
+    pub fn signed_by(&self) -> Option<&PublicKey> {
+        self.signed_by.as_ref()
     }
 
     /// What it says of itself.
@@ -85,6 +126,23 @@ impl Bundle {
     /// The text of `tokenizer.json`.
     pub fn tokenizer(&self) -> Option<&[u8]> {
         self.manifest.tokenizer.map(|extent| self.section(extent))
+    }
+
+    /// Inputs, and the outputs that the packed model gave for them.
+    ///
+    /// # Errors
+    /// None of a bundle that opened; the tensors are copies.
+    pub fn golden(&self) -> Result<Vec<Example>> {
+        let tensor = |entry: &TensorEntry| {
+            let bytes = self.section(entry.extent()).to_vec();
+            Ok((entry.name.clone(), Tensor::from_bytes(entry.dtype, &entry.shape, bytes)?))
+        };
+        let tensors = |entries: &[TensorEntry]| entries.iter().map(tensor).collect::<Result<_>>();
+        let example = |entry: &GoldenEntry| {
+            let (inputs, outputs) = (tensors(&entry.inputs)?, tensors(&entry.outputs)?);
+            Ok(Example { text: entry.text.clone(), inputs, outputs })
+        };
+        self.manifest.golden.iter().map(example).collect()
     }
 
     /// The bytes of a section; its extent was checked when the bundle was opened.

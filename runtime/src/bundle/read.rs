@@ -3,19 +3,51 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::{ALIGNMENT, DIGEST, HEADER_BYTES, MAGIC, VERSION};
+use super::{ALIGNMENT, DIGEST, HEADER_BYTES, KEY, MAGIC, RESERVED, SIGNATURE, VERSION};
 use crate::error::{Error, Result};
-use crate::manifest::{Extent, Manifest};
+use crate::manifest::{Extent, GoldenEntry, Manifest, TensorEntry};
+use crate::trust::{Digest, PublicKey};
 
 const AGAIN: &str = "copy it again, or pack it again with `dram pack`";
 
-/// The manifest of the bundle `bytes`, after everything it leads to has been checked.
-pub(super) fn manifest(bytes: &[u8], path: &Path) -> Result<Manifest> {
-    let refuse = |reason: String| Error::Bundle { path: path.to_owned(), reason, next: AGAIN };
+/// What the header proves of the bytes that follow it.
+#[derive(Debug)]
+pub(super) struct Seal {
+    pub(super) manifest_bytes: usize,
+    pub(super) digest: Digest,
+    pub(super) signed_by: Option<PublicKey>,
+}
+
+/// Checks the header, then that digest and signature belong to the bytes.
+pub(super) fn seal(bytes: &[u8], path: &Path) -> Result<Seal> {
     let manifest_bytes = header(bytes, path)?;
-    if bytes[DIGEST] != digest(bytes) {
-        return Err(refuse("its digest does not match its contents; it was altered".to_owned()));
+    let digest = digest(bytes);
+    if bytes[DIGEST] != digest.0 {
+        let reason = "its digest does not match its contents; it was altered".to_owned();
+        return Err(Error::Bundle { path: path.to_owned(), reason, next: AGAIN });
     }
+    Ok(Seal { manifest_bytes, digest, signed_by: signer(bytes, &digest, path)? })
+}
+
+/// Whose signature the header carries; none where key and signature are zeros.
+fn signer(bytes: &[u8], digest: &Digest, path: &Path) -> Result<Option<PublicKey>> {
+    if bytes[KEY.start..SIGNATURE.end].iter().all(|&byte| byte == 0) {
+        return Ok(None);
+    }
+    let key = PublicKey(bytes[KEY].try_into().expect("32 bytes"));
+    match key.signed(digest, bytes[SIGNATURE].try_into().expect("64 bytes")) {
+        true => Ok(Some(key)),
+        false => Err(Error::Untrusted {
+            path: path.to_owned(),
+            reason: format!("its signature is not one of its contents by the key {key}"),
+            next: "take it from its author again, or have it signed again with `dram sign`",
+        }),
+    }
+}
+
+/// The manifest of the bundle `bytes`, after everything it leads to has been checked.
+pub(super) fn manifest(bytes: &[u8], manifest_bytes: usize, path: &Path) -> Result<Manifest> {
+    let refuse = |reason: String| Error::Bundle { path: path.to_owned(), reason, next: AGAIN };
     let text = &bytes[HEADER_BYTES..HEADER_BYTES + manifest_bytes];
     let manifest: Manifest =
         serde_json::from_slice(text).map_err(|error| refuse(format!("manifest: {error}")))?;
@@ -49,19 +81,26 @@ fn header(bytes: &[u8], path: &Path) -> Result<usize> {
         let reason = format!("its manifest of {manifest_bytes} bytes reaches past its end");
         return Err(refuse(reason, AGAIN));
     }
+    if RESERVED.iter().any(|range| bytes[range.clone()].iter().any(|&byte| byte != 0)) {
+        return Err(refuse("the reserved bytes of its header are not zero".to_owned(), AGAIN));
+    }
     Ok(manifest_bytes as usize)
 }
 
-/// BLAKE3 of all bytes but the digest's own.
-pub(super) fn digest(bytes: &[u8]) -> [u8; 32] {
+/// BLAKE3 of all bytes but those of digest, key and signature.
+pub(super) fn digest(bytes: &[u8]) -> Digest {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&bytes[..DIGEST.start]).update(&bytes[DIGEST.end..]);
-    *hasher.finalize().as_bytes()
+    hasher.update(&bytes[..DIGEST.start]).update(&bytes[DIGEST.end..KEY.start]);
+    hasher.update(&bytes[SIGNATURE.end..]);
+    Digest(*hasher.finalize().as_bytes())
 }
 
-/// Checks that the sections follow one another, each at the next aligned offset, to the very end,
-/// and that each tensor's bytes are those of its shape.
+/// Checks that the sequences ascend, that the sections follow one another, each at the next aligned
+/// offset, to the very end, and that each tensor's bytes are those of its shape.
 fn sections(manifest: &Manifest, manifest_bytes: usize, bytes: &[u8]) -> Result<(), String> {
+    if !manifest.sequences.is_sorted_by(|a, b| a < b) || manifest.sequences.first() == Some(&0) {
+        return Err("its sequence lengths are not ascending from 1".to_owned());
+    }
     let mut end = HEADER_BYTES + manifest_bytes;
     let mut follow = |name: &str, extent: Extent| {
         let start = end.next_multiple_of(ALIGNMENT);
@@ -88,23 +127,26 @@ fn sections(manifest: &Manifest, manifest_bytes: usize, bytes: &[u8]) -> Result<
     let mut names = BTreeSet::new();
     for tensor in &manifest.tensors {
         follow(&tensor.name, tensor.extent())?;
-        let needed = tensor.shape.iter().try_fold(tensor.dtype.size(), |n, &e| n.checked_mul(e));
-        if needed.map(|needed| needed as u64) != Some(tensor.bytes) {
-            let (dtype, shape) = (tensor.dtype, &tensor.shape);
-            return Err(format!(
-                "tensor `{}` {dtype} {shape:?} has {} bytes",
-                tensor.name, tensor.bytes
-            ));
-        }
+        holds_its_shape(tensor)?;
         if !names.insert(&tensor.name) {
             return Err(format!("tensor `{}` is there twice", tensor.name));
         }
     }
+    for tensor in manifest.golden.iter().flat_map(GoldenEntry::tensors) {
+        follow(&tensor.name, tensor.extent())?;
+        holds_its_shape(tensor)?;
+    }
     if end != bytes.len() {
         return Err(format!("{} bytes follow its last section", bytes.len() - end));
     }
-    if !manifest.sequences.is_sorted_by(|a, b| a < b) || manifest.sequences.first() == Some(&0) {
-        return Err("its sequence lengths are not ascending from 1".to_owned());
-    }
     Ok(())
+}
+
+fn holds_its_shape(tensor: &TensorEntry) -> Result<(), String> {
+    let needed = tensor.shape.iter().try_fold(tensor.dtype.size(), |n, &e| n.checked_mul(e));
+    if needed.map(|needed| needed as u64) == Some(tensor.bytes) {
+        return Ok(());
+    }
+    let TensorEntry { name, dtype, shape, bytes, .. } = tensor;
+    Err(format!("tensor `{name}` {dtype} {shape:?} has {bytes} bytes"))
 }

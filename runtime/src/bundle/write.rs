@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
-use super::read::digest;
-use super::{ALIGNMENT, DIGEST, HEADER_BYTES, MAGIC, VERSION};
+use super::{ALIGNMENT, DIGEST, HEADER_BYTES, KEY, MAGIC, SIGNATURE, VERSION, read};
 use crate::error::{Error, Result};
+use crate::golden::Example;
 use crate::graph::Graph;
-use crate::manifest::{Extent, Manifest, Task, TensorEntry};
+use crate::manifest::{Extent, GoldenEntry, Manifest, Task, TensorEntry};
 use crate::quantize::Precision;
+use crate::tensor::Tensor;
+use crate::trust::{Digest, PrivateKey};
 
 /// What goes into a bundle.
 #[derive(Clone, Debug)]
@@ -28,19 +30,44 @@ pub struct Parts<'a> {
     pub tokenizer: Option<&'a [u8]>,
     /// What was measured while packing.
     pub metrics: BTreeMap<String, f64>,
+    /// Inputs and the outputs that belong to them.
+    pub golden: &'a [Example],
 }
 
-/// Writes the bundle to `path`: into a temporary file beside it, flushed to the disk, then renamed.
+/// Writes the bundle to `path`, whole or not at all.
 ///
 /// # Errors
 /// [`Error::Io`]; `path` is then as it was before.
 pub fn write(path: &Path, parts: &Parts) -> Result<()> {
-    let bytes = image(parts);
+    replace(path, &image(parts))
+}
+
+/// Puts `key`'s signature into the bundle at `path`, in the place of any other; nothing else in it
+/// changes. The file is replaced whole or not at all.
+///
+/// # Errors
+/// Those of `Bundle::open` but for a signature that does not match; [`Error::Io`].
+pub(crate) fn sign(path: &Path, key: &PrivateKey) -> Result<Digest> {
+    let mut bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    if bytes.len() >= HEADER_BYTES && bytes.starts_with(&MAGIC) {
+        bytes[KEY.start..SIGNATURE.end].fill(0);
+    }
+    let seal = read::seal(&bytes, path)?;
+    read::manifest(&bytes, seal.manifest_bytes, path)?;
+    bytes[KEY].copy_from_slice(&key.public().0);
+    bytes[SIGNATURE].copy_from_slice(&key.sign(&seal.digest));
+    replace(path, &bytes)?;
+    Ok(seal.digest)
+}
+
+/// Gives the file at `path` the content `bytes`: written to a temporary file beside it, flushed to the
+/// disk, then renamed.
+fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}.partial", std::process::id()));
     let temporary = Path::new(&temporary);
     let written = std::fs::File::create(temporary)
-        .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
         .map_err(Error::io("write", path))
         .and_then(|()| std::fs::rename(temporary, path).map_err(Error::io("write", path)));
     if written.is_err() {
@@ -65,6 +92,7 @@ pub fn image(parts: &Parts) -> Vec<u8> {
         graph: Extent { offset: 0, bytes: graph_bytes.len() as u64 },
         tokenizer: parts.tokenizer.map(|text| Extent { offset: 0, bytes: text.len() as u64 }),
         tensors: in_order_of_use(parts.graph),
+        golden: parts.golden.iter().map(golden_entry).collect(),
     };
     let text = settle(&mut manifest);
     let mut bytes = Vec::new();
@@ -82,10 +110,15 @@ pub fn image(parts: &Parts) -> Vec<u8> {
     for entry in &manifest.tensors {
         section(parts.graph.initializers[&entry.name].bytes());
     }
+    for (_, tensor) in
+        parts.golden.iter().flat_map(|example| example.inputs.iter().chain(&example.outputs))
+    {
+        section(tensor.bytes());
+    }
     let file_bytes = bytes.len() as u64;
     bytes[16..24].copy_from_slice(&file_bytes.to_le_bytes());
-    let digest = digest(&bytes);
-    bytes[DIGEST].copy_from_slice(&digest);
+    let digest = read::digest(&bytes);
+    bytes[DIGEST].copy_from_slice(&digest.0);
     bytes
 }
 
@@ -98,16 +131,21 @@ fn in_order_of_use(graph: &Graph) -> Vec<TensorEntry> {
     for name in read.chain(graph.initializers.keys()) {
         let known = entries.iter().any(|entry| entry.name == *name);
         if let (Some(tensor), false) = (graph.initializers.get(name), known) {
-            entries.push(TensorEntry {
-                name: name.clone(),
-                dtype: tensor.dtype(),
-                shape: tensor.shape().to_vec(),
-                offset: 0,
-                bytes: tensor.bytes().len() as u64,
-            });
+            entries.push(TensorEntry::of(name, tensor));
         }
     }
     entries
+}
+
+fn golden_entry(example: &Example) -> GoldenEntry {
+    let entries = |tensors: &[(String, Tensor)]| {
+        tensors.iter().map(|(name, tensor)| TensorEntry::of(name, tensor)).collect()
+    };
+    GoldenEntry {
+        text: example.text.clone(),
+        inputs: entries(&example.inputs),
+        outputs: entries(&example.outputs),
+    }
 }
 
 /// Gives every section its offset and returns the manifest's text. Offsets are part of the text and
@@ -127,6 +165,11 @@ fn settle(manifest: &mut Manifest) -> Vec<u8> {
         }
         for tensor in &mut manifest.tensors {
             tensor.offset = place(tensor.bytes);
+        }
+        for entry in &mut manifest.golden {
+            for tensor in entry.inputs.iter_mut().chain(&mut entry.outputs) {
+                tensor.offset = place(tensor.bytes);
+            }
         }
         let next =
             serde_json::to_vec(&manifest).expect("a manifest holds only strings and numbers");

@@ -175,22 +175,15 @@ unsafe fn neon_i8<const R: usize>(
         // SAFETY: every address is in row 0..R of `a` or `c`, or in quad 0..quads of `b`.
         unsafe {
             let (b, c) = (b.add(column * 4), c.add(column));
-            for quad in (0..quads - quads % 2).step_by(2) {
-                let (first, second) = (b.add(quad * 4 * PANEL), b.add((quad + 1) * 4 * PANEL));
-                let first = [vld1q_s8(first), vld1q_s8(first.add(16))];
-                let second = [vld1q_s8(second), vld1q_s8(second.add(16))];
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let left = a.add(row * a_stride + quad * 4);
-                    add_two_quads(sums, [four_bytes(left), four_bytes(left.add(4))], first, second);
-                }
+            for quad in (0..quads - quads % 4).step_by(4) {
+                let left: [_; R] =
+                    std::array::from_fn(|row| less_128(vld1q_u8(a.add(row * a_stride + quad * 4))));
+                add_two_quads::<R, 0, 1>(&mut sums, left, b.add(quad * 4 * PANEL));
+                add_two_quads::<R, 2, 3>(&mut sums, left, b.add((quad + 2) * 4 * PANEL));
             }
-            if quads % 2 == 1 {
-                let last = b.add((quads - 1) * 4 * PANEL);
-                let last = [vld1q_s8(last), vld1q_s8(last.add(16))];
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let left = four_bytes(a.add(row * a_stride + (quads - 1) * 4));
-                    add_two_quads(sums, [left, vdupq_n_s8(0)], last, last);
-                }
+            for quad in quads - quads % 4..quads {
+                let left = std::array::from_fn(|row| four_bytes(a.add(row * a_stride + quad * 4)));
+                add_last_quad(&mut sums, left, b.add(quad * 4 * PANEL));
             }
             for (row, sums) in sums.iter().enumerate() {
                 vst1q_s32(c.add(row * PANEL), vpaddq_s32(sums[0], sums[1]));
@@ -200,23 +193,69 @@ unsafe fn neon_i8<const R: usize>(
     }
 }
 
-/// Adds two quads of `k`, `left[0]` times `first` and `left[1]` times `second`.
+/// Adds two quads of `k`: bytes 4 FIRST.. and 4 SECOND.. of `left` times four rows of `b` each.
+///
+/// # Safety
+/// Thirty-two bytes at `b`, and as many a row of the panel further on, may be read.
 #[target_feature(enable = "neon")]
 #[inline]
-fn add_two_quads(
-    sums: &mut [int32x4_t; 4],
-    left: [int8x16_t; 2],
-    first: [int8x16_t; 2],
-    second: [int8x16_t; 2],
+unsafe fn add_two_quads<const R: usize, const FIRST: i32, const SECOND: i32>(
+    sums: &mut [[int32x4_t; 4]; R],
+    left: [int8x16_t; R],
+    b: *const i8,
 ) {
-    for half in 0..2 {
-        let low = vmull_s8(vget_low_s8(left[0]), vget_low_s8(first[half]));
-        let low = vmlal_s8(low, vget_low_s8(left[1]), vget_low_s8(second[half]));
-        sums[2 * half] = vpadalq_s16(sums[2 * half], low);
-        let high = vmull_high_s8(left[0], first[half]);
-        let high = vmlal_high_s8(high, left[1], second[half]);
-        sums[2 * half + 1] = vpadalq_s16(sums[2 * half + 1], high);
+    // SAFETY: the caller vouches for both places.
+    let (first, second) = unsafe { (columns(b), columns(b.add(4 * PANEL))) };
+    for (sums, left) in sums.iter_mut().zip(left) {
+        let (x, y) = (in_every_lane::<FIRST>(left), in_every_lane::<SECOND>(left));
+        for half in 0..2 {
+            let low = vmull_s8(vget_low_s8(x), vget_low_s8(first[half]));
+            let low = vmlal_s8(low, vget_low_s8(y), vget_low_s8(second[half]));
+            sums[2 * half] = vpadalq_s16(sums[2 * half], low);
+            let high = vmull_high_s8(x, first[half]);
+            let high = vmlal_high_s8(high, y, second[half]);
+            sums[2 * half + 1] = vpadalq_s16(sums[2 * half + 1], high);
+        }
     }
+}
+
+/// Adds one quad of `k`, which is in every lane of `left`.
+///
+/// # Safety
+/// Thirty-two bytes at `b` may be read.
+#[target_feature(enable = "neon")]
+#[inline]
+unsafe fn add_last_quad<const R: usize>(
+    sums: &mut [[int32x4_t; 4]; R],
+    left: [int8x16_t; R],
+    b: *const i8,
+) {
+    // SAFETY: the caller vouches for the thirty-two bytes.
+    let b = unsafe { columns(b) };
+    for (sums, x) in sums.iter_mut().zip(left) {
+        for half in 0..2 {
+            let low = vmull_s8(vget_low_s8(x), vget_low_s8(b[half]));
+            sums[2 * half] = vpadalq_s16(sums[2 * half], low);
+            sums[2 * half + 1] = vpadalq_s16(sums[2 * half + 1], vmull_high_s8(x, b[half]));
+        }
+    }
+}
+
+/// One quad of eight columns.
+///
+/// # Safety
+/// Thirty-two bytes at `b` may be read.
+#[target_feature(enable = "neon")]
+#[inline]
+unsafe fn columns(b: *const i8) -> [int8x16_t; 2] {
+    // SAFETY: the caller vouches for the thirty-two bytes.
+    unsafe { [vld1q_s8(b), vld1q_s8(b.add(16))] }
+}
+
+#[target_feature(enable = "neon")]
+#[inline]
+fn in_every_lane<const LANE: i32>(quads: int8x16_t) -> int8x16_t {
+    vreinterpretq_s8_s32(vdupq_laneq_s32::<LANE>(vreinterpretq_s32_s8(quads)))
 }
 
 /// Four activations less 128, in every lane.
