@@ -20,7 +20,7 @@ use crate::recipe::Recipe;
 use crate::report::Report;
 use crate::student;
 use crate::train::{Lesson, Objective, Resume, train};
-use crate::weights::Weights;
+use crate::weights::{Weights, metadata, serialize};
 
 /// Distils the student of `recipe` into the folder `output`, which is created where it is missing.
 ///
@@ -109,9 +109,11 @@ impl Run<'_> {
         if let Some(bytes) = files::read_if_there(&path)? {
             let parts = ["train.", "validation."].map(|part| Answers::from_file(&bytes, part));
             if let [Some(train), Some(validation)] = parts {
+                let seconds = metadata(&bytes, "seconds").ok().and_then(|text| text.parse().ok());
                 watch.skip(inputs.answers_work());
                 self.told(watch.tell(Progress::Reused { stage: Stage::Answers }), &path)?;
-                return Ok(Asked { key, train, validation, seconds: 0.0 });
+                let seconds = seconds.unwrap_or(0.0);
+                return Ok(Asked { key, train, validation, seconds });
             }
         }
         let started = Instant::now();
@@ -119,8 +121,9 @@ impl Run<'_> {
         let train = self.ask_about(&encoder, &inputs.asked, watch)?;
         let validation = self.ask_about(&encoder, &inputs.validation, watch)?;
         let tensors = train.tensors("train.").into_iter().chain(validation.tensors("validation."));
-        files::write(&path, &crate::weights::serialize(tensors, "key", key.clone()))?;
-        Ok(Asked { key, train, validation, seconds: started.elapsed().as_secs_f64() })
+        let seconds = started.elapsed().as_secs_f64();
+        files::write(&path, &serialize(tensors, "seconds", seconds.to_string()))?;
+        Ok(Asked { key, train, validation, seconds })
     }
 
     fn ask_about(

@@ -62,7 +62,7 @@ pub struct Data {
 pub struct Seconds {
     /// Fine-tuning the teacher.
     pub teacher: f64,
-    /// Collecting its answers; 0 where they were there already.
+    /// Collecting its answers.
     pub answers: f64,
     /// Training the student.
     pub student: f64,
