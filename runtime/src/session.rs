@@ -60,9 +60,17 @@ pub struct Session {
 #[derive(Debug)]
 enum Executor {
     /// Our kernels, from end to end.
-    Kernels { program: Program, cpu: Cpu, threads: Threads, workspace: Mutex<Workspace> },
+    Kernels(Box<Kernels>),
     /// tract, compiled for each planned sequence length; a single entry where shapes are fixed.
     Tract(BTreeMap<usize, Compiled>),
+}
+
+#[derive(Debug)]
+struct Kernels {
+    program: Program,
+    cpu: Cpu,
+    threads: Threads,
+    workspace: Mutex<Workspace>,
 }
 
 impl Session {
@@ -94,7 +102,8 @@ impl Session {
             .map_err(Error::io("start", Path::new("a thread")))?;
         let needs = program.needs(longest, options.threads.get());
         let workspace = Mutex::new(Workspace::new(&needs));
-        let executor = Executor::Kernels { program, cpu: Cpu::detect(), threads, workspace };
+        let kernels = Kernels { program, cpu: Cpu::detect(), threads, workspace };
+        let executor = Executor::Kernels(Box::new(kernels));
         Session::finish(bundle, graph, executor, plans[0], longest)
     }
 
@@ -169,7 +178,7 @@ impl Session {
     /// The first output for one sequence of ids, none of them masked.
     fn first_output(&self, ids: &[i64]) -> Result<Vec<f32>> {
         let outputs = match &self.executor {
-            Executor::Kernels { .. } => self.run_kernels(ids, &vec![1; ids.len()])?,
+            Executor::Kernels(kernels) => self.run_kernels(kernels, ids, &vec![1; ids.len()])?,
             Executor::Tract(compiled) => {
                 let (&length, compiled) =
                     compiled.range(ids.len()..).next().ok_or_else(|| self.too_long(ids.len()))?;
@@ -180,17 +189,14 @@ impl Session {
         values.ok_or_else(|| Error::graph("the first output", "f32 values", "another type"))
     }
 
-    fn run_kernels(&self, ids: &[i64], mask: &[i64]) -> Result<Vec<Tensor>> {
-        let Executor::Kernels { program, cpu, threads, workspace } = &self.executor else {
-            unreachable!("only a session on kernels runs them")
-        };
+    fn run_kernels(&self, kernels: &Kernels, ids: &[i64], mask: &[i64]) -> Result<Vec<Tensor>> {
         if ids.is_empty() || ids.len() > self.longest {
             return Err(self.too_long(ids.len()));
         }
-        let machine = Machine { bundle: &self.bundle, cpu: *cpu, threads };
+        let machine = Machine { bundle: &self.bundle, cpu: kernels.cpu, threads: &kernels.threads };
         // A panic of an earlier call leaves numbers behind that the next run overwrites.
-        let mut workspace = workspace.lock().unwrap_or_else(PoisonError::into_inner);
-        program.run(&machine, &mut workspace, ids, mask)
+        let mut workspace = kernels.workspace.lock().unwrap_or_else(PoisonError::into_inner);
+        kernels.program.run(&machine, &mut workspace, ids, mask)
     }
 
     fn too_long(&self, tokens: usize) -> Error {
@@ -224,7 +230,7 @@ impl Session {
         let given = self.in_order(inputs)?;
         let outputs = match &self.executor {
             Executor::Tract(compiled) => self.run_tract(compiled, &given)?,
-            Executor::Kernels { program, .. } => self.run_batch(program, inputs)?,
+            Executor::Kernels(kernels) => self.run_batch(kernels, inputs)?,
         };
         Ok(self.graph.outputs.iter().map(|output| output.name.clone()).zip(outputs).collect())
     }
@@ -286,17 +292,17 @@ impl Session {
 
     fn run_batch(
         &self,
-        program: &Program,
+        kernels: &Kernels,
         inputs: &BTreeMap<String, Tensor>,
     ) -> Result<Vec<Tensor>> {
         let values = |name: &str| inputs.get(name).and_then(Tensor::to_i64).unwrap_or_default();
-        let ids = values(&program.ids);
-        let shape = inputs[&program.ids].shape().to_vec();
-        let mask = match &program.mask {
+        let ids = values(&kernels.program.ids);
+        let shape = inputs[&kernels.program.ids].shape().to_vec();
+        let mask = match &kernels.program.mask {
             Some(mask) if inputs[mask].shape() != shape => {
                 return Err(Error::Input {
                     name: mask.clone(),
-                    expected: format!("the shape of `{}`, {shape:?}", program.ids),
+                    expected: format!("the shape of `{}`, {shape:?}", kernels.program.ids),
                     got: format!("{:?}", inputs[mask].shape()),
                 });
             }
@@ -305,7 +311,7 @@ impl Session {
         };
         let rows = ids.chunks_exact(shape[1]).zip(mask.chunks_exact(shape[1]));
         let results: Vec<Vec<Tensor>> =
-            rows.map(|(ids, mask)| self.run_kernels(ids, mask)).collect::<Result<_>>()?;
+            rows.map(|(ids, mask)| self.run_kernels(kernels, ids, mask)).collect::<Result<_>>()?;
         (0..self.graph.outputs.len()).map(|index| stacked(&results, index)).collect()
     }
 
@@ -336,7 +342,7 @@ impl Session {
     pub(crate) fn text_inputs(&self, text: &str) -> Result<Vec<(String, Tensor)>> {
         let ids = self.tokenizer()?.ids(text)?;
         let length = match &self.executor {
-            Executor::Kernels { .. } => ids.len(),
+            Executor::Kernels(_) => ids.len(),
             Executor::Tract(compiled) => {
                 let next = compiled.range(ids.len()..).next();
                 *next.ok_or_else(|| self.too_long(ids.len()))?.0
@@ -350,7 +356,7 @@ impl Session {
     pub(crate) fn has_room_for(&self, inputs: &[(String, Tensor)]) -> bool {
         let length = inputs.first().and_then(|(_, tensor)| tensor.shape().get(1).copied());
         match (&self.executor, length) {
-            (Executor::Kernels { .. }, Some(length)) => length <= self.longest,
+            (Executor::Kernels(_), Some(length)) => length <= self.longest,
             (Executor::Tract(compiled), Some(length)) if !self.manifest().sequences.is_empty() => {
                 compiled.contains_key(&length)
             }
@@ -387,7 +393,7 @@ impl Session {
     /// length.
     pub fn work(&self, sequence: usize) -> Work {
         match &self.executor {
-            Executor::Kernels { program, .. } => program.work(sequence),
+            Executor::Kernels(kernels) => kernels.program.work(sequence),
             Executor::Tract(compiled) => {
                 let found =
                     compiled.range(sequence..).next().or_else(|| compiled.iter().next_back());
@@ -425,7 +431,7 @@ impl Session {
     /// What runs the graph: `kernels` for our own from end to end, else `tract`.
     pub fn executor(&self) -> &'static str {
         match self.executor {
-            Executor::Kernels { .. } => "kernels",
+            Executor::Kernels(_) => "kernels",
             Executor::Tract(_) => "tract",
         }
     }

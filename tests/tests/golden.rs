@@ -73,6 +73,7 @@ fn tract_agrees_with_onnxruntime() {
         labels: &[],
         tokenizer: None,
         metrics: BTreeMap::new(),
+        golden: &[],
     });
     let bundle = Bundle::from_image(&image).expect("a sound bundle");
     let session = Session::from_bundle(bundle, &Options::default()).expect("it opens");

@@ -92,8 +92,8 @@ mod tests {
             for division in [true, false] {
                 let nodes = [bracket(division), ending.to_vec()].concat();
                 let constants = vec![
-                    ("root", scalar(1.414_213_5)),
-                    ("inverse", scalar(0.707_106_77)),
+                    ("root", scalar(SQRT_2)),
+                    ("inverse", scalar(FRAC_1_SQRT_2)),
                     ("one", scalar(1.0)),
                     ("half", scalar(0.5)),
                 ];
