@@ -38,6 +38,7 @@ pub(crate) enum Verb {
     Run(verbs::run::Run),
     Bench(verbs::bench::Bench),
     Eval(verbs::eval::Eval),
+    Serve(verbs::serve::Serve),
     Distill(verbs::distill::Distill),
     Keygen(verbs::keygen::Keygen),
     Sign(verbs::sign::Sign),
@@ -59,6 +60,7 @@ impl Verb {
             Verb::Run(run) => run.call(output),
             Verb::Bench(bench) => bench.call(output),
             Verb::Eval(eval) => eval.call(output),
+            Verb::Serve(serve) => serve.call(output),
             Verb::Distill(distill) => distill.call(output),
             Verb::Keygen(keygen) => keygen.call(output),
             Verb::Sign(sign) => sign.call(output),
@@ -93,19 +95,31 @@ pub(crate) struct Limits {
 
 impl Limits {
     /// Opens the model at `path`, or the running one of the slot folder there, within these limits. Where `--ram` is given, the heap is held to it
-    /// from then on: to what the budget leaves beside the mapped bundle.
+    /// from then on: to what the budget leaves beside the mapped bundle. A bundle on trial is confirmed at
+    /// once: it has passed its golden examples within these limits.
     ///
     /// # Errors
     /// Those of [`Session::open`].
     pub(crate) fn open(&self, path: &Path) -> dram_runtime::Result<Session> {
-        let (session, path) = match path.is_dir() {
+        let (session, trial) = self.open_on_trial(path)?;
+        trial.map_or(Ok(()), Trial::confirm)?;
+        Ok(session)
+    }
+
+    /// As [`Limits::open`], but leaves it to the caller to confirm a bundle that is on trial: unless that
+    /// is done, the next start returns to the bundle before.
+    pub(crate) fn open_on_trial(
+        &self,
+        path: &Path,
+    ) -> dram_runtime::Result<(Session, Option<Trial>)> {
+        let (session, path, trial) = match path.is_dir() {
             true => self.start(path)?,
-            false => (Session::open(path, &self.options())?, path.to_owned()),
+            false => (Session::open(path, &self.options())?, path.to_owned(), None),
         };
         if let Some(budget) = self.ram {
             ALLOCATOR.set_limit(budget.ram_bytes().saturating_sub(mapped_bytes(&path)?));
         }
-        Ok(session)
+        Ok((session, trial))
     }
 
     /// The same, as the library wants it.
@@ -121,23 +135,41 @@ impl Limits {
         }
     }
 
-    /// Opens the running bundle of a slot folder. One on trial is confirmed at once: it has passed its
-    /// golden examples within these limits. Gives the bundle's file too.
-    fn start(&self, slots: &Path) -> dram_runtime::Result<(Session, PathBuf)> {
+    /// Opens the running bundle of a slot folder. Gives the bundle's file too, and its trial where it is
+    /// on one.
+    fn start(&self, slots: &Path) -> dram_runtime::Result<(Session, PathBuf, Option<Trial>)> {
         let Started { session, start } = install::open_current(slots, &self.options())?;
-        match start {
-            Start::Confirmed => {}
-            Start::Trial => install::confirm(slots)?,
+        let trial = match start {
+            Start::Confirmed => None,
+            Start::Trial => Some(Trial { slots: slots.to_owned() }),
             Start::Returned { from, why } => {
                 // Nobody may be reading stderr; that is no reason to stop.
                 let _ = writeln!(
                     std::io::stderr(),
                     "dram: {from} failed, back to the bundle before: {why}"
                 );
+                None
             }
-        }
+        };
         let path = install::bundle_path(slots, session.digest());
-        Ok((session, path))
+        Ok((session, path, trial))
+    }
+}
+
+/// The first start of a new bundle of a slot folder.
+#[derive(Debug)]
+#[must_use = "a trial that is not confirmed has failed"]
+pub(crate) struct Trial {
+    slots: PathBuf,
+}
+
+impl Trial {
+    /// Ends it: the bundle has worked.
+    ///
+    /// # Errors
+    /// Those of [`install::confirm`].
+    pub(crate) fn confirm(self) -> dram_runtime::Result<()> {
+        install::confirm(&self.slots)
     }
 }
 

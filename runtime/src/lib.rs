@@ -40,6 +40,7 @@ pub mod pack;
 pub mod plan;
 pub mod prepare;
 mod program;
+pub mod protocol;
 pub mod quantize;
 pub mod session;
 pub mod tensor;

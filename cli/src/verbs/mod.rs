@@ -13,6 +13,7 @@ pub(crate) mod pack;
 pub(crate) mod plan;
 pub(crate) mod rollback;
 pub(crate) mod run;
+pub(crate) mod serve;
 pub(crate) mod sign;
 pub(crate) mod verify;
 
