@@ -7,5 +7,6 @@ mod dependencies;
 mod dram;
 mod errors;
 mod golden;
+mod serve;
 mod text;
 mod trust;
