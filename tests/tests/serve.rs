@@ -34,9 +34,11 @@ impl Service {
             .expect("dram starts");
         let mut service = Service { child, folder };
         let stderr = service.child.stderr.as_mut().expect("stderr is piped");
-        // Byte by byte: what follows is read at the end.
-        let line: Vec<u8> =
-            stderr.bytes().map_while(Result::ok).take_while(|&b| b != b'\n').collect();
+        // Unbuffered: what follows the line is read at the end.
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        while byte != *b"\n" && stderr.read_exact(&mut byte).is_ok() {
+            line.extend(byte);
+        }
         assert!(line.starts_with(b"serving on "), "{}", String::from_utf8_lossy(&line));
         service
     }
