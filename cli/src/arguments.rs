@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use dram_runtime::bundle::Bundle;
 use dram_runtime::install::{self, Start, Started};
 use dram_runtime::trust::PublicKey;
-use dram_runtime::{Budget, Options, Session, TrustPolicy};
+use dram_runtime::{Budget, Options, Session, Shapes, TrustPolicy};
 
 use crate::output::Output;
 use crate::{ALLOCATOR, Answer, verbs};
@@ -88,6 +88,11 @@ pub(crate) struct Limits {
     #[arg(long, value_name = "N")]
     pub(crate) seq: Option<NonZeroUsize>,
 
+    /// Shape of an input to plan for instead of the model's own, `x=1x3x48x320`; the second one for the
+    /// same input is of a second plan
+    #[arg(long, value_name = "NAME=1x3x...", value_parser = named_shape)]
+    pub(crate) shape: Vec<(String, Vec<usize>)>,
+
     /// Refuse what this key did not sign: a public key file, or its 64 digits; may be repeated
     #[arg(long, value_name = "PUBKEY", value_parser = public_key)]
     pub(crate) require_signature: Vec<PublicKey>,
@@ -128,6 +133,7 @@ impl Limits {
             budget: self.ram.unwrap_or(Budget::UNLIMITED),
             threads: self.threads,
             sequence: self.seq.map(NonZeroUsize::get),
+            shapes: shapes(&self.shape),
             trust: match &self.require_signature[..] {
                 [] => TrustPolicy::AnyBundle,
                 keys => TrustPolicy::SignedBy(keys.to_vec()),
@@ -173,6 +179,31 @@ impl Trial {
     }
 }
 
+/// An input's name and its shape, from `NAME=1x3x48x320`.
+///
+/// # Errors
+/// The sentence to print where it is not that.
+pub(crate) fn named_shape(text: &str) -> Result<(String, Vec<usize>), String> {
+    let named = text.rsplit_once('=').and_then(|(name, shape)| {
+        let extents: Result<Vec<usize>, _> = shape.split('x').map(str::parse).collect();
+        extents.ok().map(|extents| (name.to_owned(), extents))
+    });
+    named.ok_or_else(|| "write the input's name and its extents: `x=1x3x48x320`".to_owned())
+}
+
+/// Named shapes, one after the other, as plans: a name that comes again begins the next one.
+pub(crate) fn shapes(named: &[(String, Vec<usize>)]) -> Vec<Shapes> {
+    let mut plans: Vec<Shapes> = Vec::new();
+    for (name, shape) in named {
+        let open = plans.iter_mut().find(|plan| !plan.contains_key(name));
+        match open {
+            Some(plan) => drop(plan.insert(name.clone(), shape.clone())),
+            None => plans.push(Shapes::from([(name.clone(), shape.clone())])),
+        }
+    }
+    plans
+}
+
 /// A public key from its 64 digits, or from the file that `dram keygen` wrote.
 ///
 /// # Errors
@@ -196,6 +227,17 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn a_shape_that_comes_again_is_of_the_next_plan() {
+        let named = ["x=1x3", "y=2", "x=4x3"].map(|text| named_shape(text).expect("a shape"));
+        let plans = shapes(&named);
+        assert_eq!(plans.len(), 2);
+        assert_eq!((&plans[0]["y"], &plans[1]["x"]), (&vec![2], &vec![4, 3]));
+        for text in ["x", "x=", "x=1x", "x=-1"] {
+            assert!(named_shape(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_free_of_contradictions() {

@@ -19,6 +19,13 @@ pub(crate) struct Fact {
     pub(crate) shape: Vec<usize>,
 }
 
+impl Fact {
+    /// Those of `tensor`.
+    pub(crate) fn of(tensor: &tensor::Tensor) -> Fact {
+        Fact { dtype: tensor.dtype(), shape: tensor.shape().to_vec() }
+    }
+}
+
 /// A graph compiled by tract for concrete input shapes.
 #[derive(Debug)]
 pub(crate) struct Compiled {
@@ -88,9 +95,7 @@ impl Compiled {
 /// # Errors
 /// [`Error::Engine`] with tract's report.
 pub(crate) fn evaluate(graph: &Graph, inputs: &[tensor::Tensor]) -> Result<Vec<tensor::Tensor>> {
-    let fact =
-        |input: &tensor::Tensor| Fact { dtype: input.dtype(), shape: input.shape().to_vec() };
-    let facts: Vec<Fact> = inputs.iter().map(fact).collect();
+    let facts: Vec<Fact> = inputs.iter().map(Fact::of).collect();
     Compiled::new(graph, &facts)?.run(inputs)
 }
 

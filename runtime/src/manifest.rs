@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::quantize::Precision;
+use crate::shapes::Shapes;
 use crate::tensor::{DType, Tensor};
 
 /// What the outputs of a model mean.
@@ -59,6 +60,10 @@ pub struct Manifest {
     /// Lengths that a sequence is planned and, where tract runs the graph, padded to; ascending.
     /// Empty where the shapes are fixed.
     pub sequences: Vec<usize>,
+    /// Shapes that are planned for where the model takes other things than sequences. Absent where there
+    /// are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shapes: Vec<Shapes>,
     /// One a column of the output, for [`Task::Classify`].
     pub labels: Vec<String>,
     /// Where the model comes from: teacher, data, recipe, licences, as its ONNX file says.

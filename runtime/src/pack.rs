@@ -14,6 +14,7 @@ use crate::optimize::PassReport;
 use crate::prepare::{self, Prepared};
 use crate::quantize::Precision;
 use crate::session::{self, Session, facts};
+use crate::shapes::{self, Shapes};
 use crate::tensor::Tensor;
 use crate::text::Text;
 
@@ -35,6 +36,8 @@ pub struct PackOptions {
     pub task: Option<Task>,
     /// Sequence lengths to plan for.
     pub sequences: Option<Vec<usize>>,
+    /// Shapes to plan for, where the model takes other things than sequences; as for a session.
+    pub shapes: Vec<Shapes>,
     /// The numbers to store and compute in.
     pub precision: Precision,
     /// Labelled data to measure f32 and the packed precision on.
@@ -125,6 +128,7 @@ struct Belongings {
     tokenizer: Option<Vec<u8>>,
     labels: Vec<String>,
     sequences: Vec<usize>,
+    shapes: Vec<Shapes>,
 }
 
 impl Belongings {
@@ -138,7 +142,13 @@ impl Belongings {
             (None, None) => Task::Raw,
         });
         let sequences = sequences(graph, options.sequences.as_deref())?;
-        let belongings = Belongings { task, tokenizer, labels, sequences };
+        let complete = |shapes: &Shapes| {
+            let names = graph.inputs.iter().map(|input| input.name.clone());
+            let facts = shapes::facts(graph, shapes)?.into_iter().map(|fact| fact.shape);
+            Ok(names.zip(facts).collect())
+        };
+        let shapes = options.shapes.iter().map(complete).collect::<Result<_>>()?;
+        let belongings = Belongings { task, tokenizer, labels, sequences, shapes };
         belongings.check(graph)?;
         Ok(belongings)
     }
@@ -196,6 +206,7 @@ impl Belongings {
             task: self.task,
             precision,
             sequences: &self.sequences,
+            shapes: &self.shapes,
             labels: &self.labels,
             tokenizer: self.tokenizer.as_deref(),
             metrics,

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::bundle::{self, Bundle, Parts};
 use crate::engine::{self, Fact};
 use crate::error::{Error, Result};
-use crate::graph::{Dim, Graph};
+use crate::graph::{Dim, Graph, ValueSpec};
 use crate::manifest::Task;
 use crate::optimize::{self, PassReport};
 use crate::program::Program;
@@ -68,13 +68,19 @@ pub fn prepare(graph: &Graph, precision: Precision) -> Result<Prepared> {
     }
 }
 
-/// The lengths to plan for: none where every shape is fixed but the batch.
+/// The lengths to plan for: none where every shape is fixed but the batch, and, unless asked for, none
+/// where the inputs are other things than tokens.
 pub fn sequences(graph: &Graph, asked: Option<&[usize]>) -> Vec<usize> {
     let open = |dims: &[Dim]| dims.iter().skip(1).any(|dim| matches!(dim, Dim::Symbol(_)));
+    let tokens = |input: &ValueSpec| input.dtype == DType::I64 && input.shape.len() == 2;
     if !graph.inputs.iter().any(|input| open(&input.shape)) {
         return Vec::new();
     }
-    let mut sequences = asked.unwrap_or(&DEFAULT_SEQUENCES).to_vec();
+    let usual = match graph.inputs.iter().all(tokens) {
+        true => &DEFAULT_SEQUENCES[..],
+        false => &[],
+    };
+    let mut sequences = asked.unwrap_or(usual).to_vec();
     sequences.sort_unstable();
     sequences.dedup();
     sequences
@@ -95,6 +101,7 @@ fn parts<'a>(graph: &'a Graph, precision: Precision, sequences: &'a [usize]) -> 
         task: Task::Raw,
         precision,
         sequences,
+        shapes: &[],
         labels: &[],
         tokenizer: None,
         metrics: BTreeMap::new(),

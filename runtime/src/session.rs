@@ -17,6 +17,8 @@ use crate::manifest::{Manifest, Task};
 use crate::plan::Plan;
 use crate::prepare;
 use crate::program::{Machine, Program, Work, Workspace};
+use crate::shapes::{self, Shapes};
+use crate::specialize::Specializations;
 use crate::tensor::{DType, Tensor};
 use crate::text::{self, Text};
 use crate::trust::{Digest, PublicKey, TrustPolicy};
@@ -30,6 +32,9 @@ pub struct Options {
     pub threads: NonZeroUsize,
     /// Longest sequence, in tokens; the model's own limit where it is `None` or lower.
     pub sequence: Option<usize>,
+    /// Shapes to plan for instead of the model's own, each by the names of its inputs; where an input is
+    /// left out, its batch is 1 and its other symbols have the extents that the named inputs give them.
+    pub shapes: Vec<Shapes>,
     /// Whose bundles it opens.
     pub trust: TrustPolicy,
 }
@@ -41,6 +46,7 @@ impl Default for Options {
             budget: Budget::UNLIMITED,
             threads: NonZeroUsize::MIN,
             sequence: None,
+            shapes: Vec::new(),
             trust: TrustPolicy::AnyBundle,
         }
     }
@@ -61,8 +67,8 @@ pub struct Session {
 enum Executor {
     /// Our kernels, from end to end.
     Kernels(Box<Kernels>),
-    /// tract, compiled for each planned sequence length; a single entry where shapes are fixed.
-    Tract(BTreeMap<usize, Compiled>),
+    /// tract.
+    Tract(Tract),
 }
 
 #[derive(Debug)]
@@ -71,6 +77,14 @@ struct Kernels {
     cpu: Cpu,
     threads: Threads,
     workspace: Mutex<Workspace>,
+}
+
+#[derive(Debug)]
+struct Tract {
+    specializations: Specializations,
+    /// Planned sequence lengths, ascending; empty where it takes no sequences.
+    lengths: Vec<usize>,
+    budget: Budget,
 }
 
 impl Session {
@@ -114,19 +128,16 @@ impl Session {
         options: &Options,
     ) -> Result<Session> {
         // tract keeps its own copy of the weights; that much is known before it makes one.
-        let least = tract_plan(&bundle, None, None);
-        options.budget.admit(&[least])?;
-        let whole = with_constants(&bundle, &graph)?;
-        let lengths = if planned.is_empty() { &[1][..] } else { planned };
-        let compile =
-            |&length: &usize| Ok((length, Compiled::new(&whole, &facts(&graph, length))?));
-        let compiled: BTreeMap<usize, Compiled> =
-            lengths.iter().map(compile).collect::<Result<_>>()?;
+        options.budget.admit(&[tract_plan(&bundle, None, None)])?;
+        let shapes = planned_shapes(&graph, planned, &bundle.manifest().shapes, &options.shapes)?;
+        let specializations = Specializations::new(&with_constants(&bundle, &graph)?, &shapes)?;
         let sequence = planned.last().copied();
-        let plan = tract_plan(&bundle, Some(&compiled), sequence);
+        let plan = tract_plan(&bundle, Some(specializations.memory()), sequence);
         options.budget.admit(&[plan])?;
         let longest = sequence.unwrap_or(usize::MAX);
-        Session::finish(bundle, graph, Executor::Tract(compiled), plan, longest)
+        let lengths = planned.to_vec();
+        let executor = Executor::Tract(Tract { specializations, lengths, budget: options.budget });
+        Session::finish(bundle, graph, executor, plan, longest)
     }
 
     fn finish(
@@ -179,10 +190,9 @@ impl Session {
     fn first_output(&self, ids: &[i64]) -> Result<Vec<f32>> {
         let outputs = match &self.executor {
             Executor::Kernels(kernels) => self.run_kernels(kernels, ids, &vec![1; ids.len()])?,
-            Executor::Tract(compiled) => {
-                let (&length, compiled) =
-                    compiled.range(ids.len()..).next().ok_or_else(|| self.too_long(ids.len()))?;
-                compiled.run(&self.padded(ids, length))?
+            Executor::Tract(tract) => {
+                let length = self.planned_length(tract, ids.len())?;
+                self.run_tract(tract, &self.padded(ids, length))?
             }
         };
         let values = outputs.first().and_then(Tensor::to_f32);
@@ -197,6 +207,18 @@ impl Session {
         // A panic of an earlier call leaves numbers behind that the next run overwrites.
         let mut workspace = kernels.workspace.lock().unwrap_or_else(PoisonError::into_inner);
         kernels.program.run(&machine, &mut workspace, ids, mask)
+    }
+
+    /// The shortest planned length that has room for so many tokens.
+    fn planned_length(&self, tract: &Tract, tokens: usize) -> Result<usize> {
+        let lengths = tract.lengths.iter().copied();
+        // A graph with fixed shapes says itself how long it is.
+        let fixed = self.graph.inputs.first().and_then(|input| match input.shape.last() {
+            Some(Dim::Fixed(length)) if tract.lengths.is_empty() => Some(*length),
+            _ => None,
+        });
+        let found = lengths.chain(fixed).find(|&length| tokens <= length);
+        found.ok_or_else(|| self.too_long(tokens))
     }
 
     fn too_long(&self, tokens: usize) -> Error {
@@ -229,7 +251,7 @@ impl Session {
     pub fn run(&self, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<(String, Tensor)>> {
         let given = self.in_order(inputs)?;
         let outputs = match &self.executor {
-            Executor::Tract(compiled) => self.run_tract(compiled, &given)?,
+            Executor::Tract(tract) => self.run_tract(tract, &given)?,
             Executor::Kernels(kernels) => self.run_batch(kernels, inputs)?,
         };
         Ok(self.graph.outputs.iter().map(|output| output.name.clone()).zip(outputs).collect())
@@ -267,27 +289,14 @@ impl Session {
         self.graph.inputs.iter().map(value).collect()
     }
 
-    fn run_tract(
-        &self,
-        compiled: &BTreeMap<usize, Compiled>,
-        given: &[Tensor],
-    ) -> Result<Vec<Tensor>> {
-        let shapes: Vec<&[usize]> = given.iter().map(Tensor::shape).collect();
-        let fits = |length: usize| {
-            let facts = facts(&self.graph, length);
-            facts.iter().map(|fact| &fact.shape[..]).eq(shapes.iter().copied())
+    fn run_tract(&self, tract: &Tract, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let graph = || with_constants(&self.bundle, &self.graph);
+        let admit = |others: u64| {
+            let mut plan = tract_plan(&self.bundle, None, None);
+            plan.scratch_bytes += others;
+            tract.budget.admit(&[plan])
         };
-        match compiled.iter().find(|(length, _)| fits(**length)) {
-            Some((_, compiled)) => compiled.run(given),
-            None => Err(Error::Input {
-                name: self.graph.inputs.first().map_or(String::new(), |input| input.name.clone()),
-                expected: format!(
-                    "a batch of 1 and a length of {:?}",
-                    compiled.keys().collect::<Vec<_>>()
-                ),
-                got: format!("{shapes:?}; open it with `--seq` for another length"),
-            }),
-        }
+        tract.specializations.run(inputs, graph, admit)
     }
 
     fn run_batch(
@@ -320,8 +329,6 @@ impl Session {
     pub fn example(&self, sequence: usize) -> BTreeMap<String, Tensor> {
         // The first ids exist in every vocabulary.
         let ids: Vec<i64> = (0..sequence as i64).map(|place| 1 + place % 7).collect();
-        let fixed = |fact: &Fact| prepare::pattern(fact);
-        let facts = facts(&self.graph, sequence);
         let text_inputs = self
             .graph
             .inputs
@@ -329,9 +336,20 @@ impl Session {
             .all(|input| input.dtype == DType::I64 && input.shape.len() == 2);
         let tensors = match text_inputs {
             true => self.padded(&ids, sequence),
-            false => facts.iter().map(fixed).collect(),
+            false => self.example_facts(sequence).iter().map(prepare::pattern).collect(),
         };
         self.graph.inputs.iter().map(|input| input.name.clone()).zip(tensors).collect()
+    }
+
+    /// The shapes of [`Session::example`]: those of `sequence` tokens, else the first that were planned for.
+    fn example_facts(&self, sequence: usize) -> Vec<Fact> {
+        match &self.executor {
+            Executor::Tract(tract) if tract.lengths.is_empty() => {
+                let first = tract.specializations.planned_facts().next();
+                first.map_or_else(|| facts(&self.graph, sequence.max(1)), <[Fact]>::to_vec)
+            }
+            _ => facts(&self.graph, sequence),
+        }
     }
 
     /// The graph's inputs for `text`, by name: as long as its ids are, or as the next planned length where
@@ -343,10 +361,7 @@ impl Session {
         let ids = self.tokenizer()?.ids(text)?;
         let length = match &self.executor {
             Executor::Kernels(_) => ids.len(),
-            Executor::Tract(compiled) => {
-                let next = compiled.range(ids.len()..).next();
-                *next.ok_or_else(|| self.too_long(ids.len()))?.0
-            }
+            Executor::Tract(tract) => self.planned_length(tract, ids.len())?,
         };
         let names = self.graph.inputs.iter().map(|input| input.name.clone());
         Ok(names.zip(self.padded(&ids, length)).collect())
@@ -357,8 +372,8 @@ impl Session {
         let length = inputs.first().and_then(|(_, tensor)| tensor.shape().get(1).copied());
         match (&self.executor, length) {
             (Executor::Kernels(_), Some(length)) => length <= self.longest,
-            (Executor::Tract(compiled), Some(length)) if !self.manifest().sequences.is_empty() => {
-                compiled.contains_key(&length)
+            (Executor::Tract(tract), Some(length)) if !tract.lengths.is_empty() => {
+                tract.lengths.contains(&length)
             }
             _ => true,
         }
@@ -394,11 +409,9 @@ impl Session {
     pub fn work(&self, sequence: usize) -> Work {
         match &self.executor {
             Executor::Kernels(kernels) => kernels.program.work(sequence),
-            Executor::Tract(compiled) => {
-                let found =
-                    compiled.range(sequence..).next().or_else(|| compiled.iter().next_back());
-                let macs = found.map_or(0, |(_, compiled)| compiled.multiply_accumulates());
-                Work { macs, int8_macs: 0 }
+            Executor::Tract(tract) => {
+                let planned = tract.specializations.planned(&self.example_facts(sequence));
+                Work { macs: planned.map_or(0, Compiled::multiply_accumulates), int8_macs: 0 }
             }
         }
     }
@@ -532,25 +545,42 @@ fn kernel_plans(
 /// Upper bound of what opening takes besides: the parsed manifest and graph, names, steps.
 const OPENING_BYTES: u64 = 512 * 1024;
 
-/// Before compilation (`compiled` is `None`) a lower bound, afterwards the plan.
+/// Before compilation (`memory` is `None`) a lower bound, afterwards the plan.
 fn tract_plan(
     bundle: &Bundle,
-    compiled: Option<&BTreeMap<usize, Compiled>>,
+    memory: Option<(u64, u64)>,
     sequence: Option<usize>,
 ) -> Plan {
     let tokenizer_bytes = bundle.tokenizer().map_or(0, |json| text::memory_bytes(json.len()));
     let mapped = bundle.len() as u64;
-    let memory: Vec<(u64, u64)> =
-        compiled.map_or(Vec::new(), |compiled| compiled.values().map(Compiled::memory).collect());
-    let constants: u64 = memory.iter().map(|(constants, _)| constants).sum();
     // While it compiles, tract holds the graph's own copy and the packed one.
-    let weights_bytes = mapped + if compiled.is_some() { 2 * constants + mapped } else { mapped };
+    let own = memory.map_or(mapped, |(constants, _)| 2 * constants + mapped);
     Plan {
-        weights_bytes,
-        activations_bytes: memory.iter().map(|(_, live)| *live).max().unwrap_or(0),
+        weights_bytes: mapped + own,
+        activations_bytes: memory.map_or(0, |(_, live)| live),
         scratch_bytes: OPENING_BYTES,
         tokenizer_bytes,
         sequence,
+    }
+}
+
+/// What tract is compiled for when the session opens: the sequence lengths, the shapes, or the only one that
+/// there is.
+fn planned_shapes(
+    graph: &Graph,
+    lengths: &[usize],
+    stored: &[Shapes],
+    asked: &[Shapes],
+) -> Result<Vec<Vec<Fact>>> {
+    let shapes = if asked.is_empty() { stored } else { asked };
+    if !shapes.is_empty() {
+        return shapes.iter().map(|shapes| shapes::facts(graph, shapes)).collect();
+    }
+    let open = graph.inputs.iter().flat_map(|input| input.shape.iter().skip(1));
+    match lengths {
+        [] if open.into_iter().any(|dim| matches!(dim, Dim::Symbol(_))) => Ok(Vec::new()),
+        [] => Ok(vec![facts(graph, 1)]),
+        lengths => Ok(lengths.iter().map(|&length| facts(graph, length)).collect()),
     }
 }
 

@@ -70,6 +70,7 @@ fn tract_agrees_with_onnxruntime() {
         task: Task::Raw,
         precision: Precision::F32,
         sequences: &[32],
+        shapes: &[],
         labels: &[],
         tokenizer: None,
         metrics: BTreeMap::new(),

@@ -3,6 +3,7 @@
 
 mod bundle;
 mod command_line;
+mod conformance;
 mod dependencies;
 mod dram;
 mod errors;

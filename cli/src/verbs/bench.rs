@@ -124,6 +124,10 @@ impl Bench {
         if let Some(seq) = self.limits.seq {
             command.arg("--seq").arg(seq.to_string());
         }
+        for (name, shape) in &self.limits.shape {
+            let extents: Vec<String> = shape.iter().map(usize::to_string).collect();
+            command.arg("--shape").arg(format!("{name}={}", extents.join("x")));
+        }
         for key in &self.limits.require_signature {
             command.arg("--require-signature").arg(key.to_string());
         }

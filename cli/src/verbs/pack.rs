@@ -12,6 +12,7 @@ use dram_runtime::plan::Size;
 use dram_runtime::{Precision, Task};
 
 use crate::Answer;
+use crate::arguments::{named_shape, shapes};
 use crate::output::{Output, table};
 
 /// Optimize, quantize, gate on accuracy, and write the bundle
@@ -41,6 +42,10 @@ pub(crate) struct Pack {
     #[arg(long, value_name = "N,N,...", value_delimiter = ',')]
     seq: Option<Vec<NonZeroUsize>>,
 
+    /// Shape of an input to plan for, `x=1x3x48x320`; the second one for the same input is of a second plan
+    #[arg(long, value_name = "NAME=1x3x...", value_parser = named_shape)]
+    shape: Vec<(String, Vec<usize>)>,
+
     /// Numbers that weights are stored and multiplied in
     #[arg(long, default_value = "int8", value_parser = PossibleValuesParser::new(["f32", "int8"])
         .try_map(|name| name.parse::<Precision>()))]
@@ -62,6 +67,7 @@ impl Pack {
             labels: self.labels.clone(),
             task: self.task,
             sequences: self.seq.as_ref().map(|lengths| lengths.iter().map(|n| n.get()).collect()),
+            shapes: shapes(&self.shape),
             precision: self.precision,
             evaluate: self.eval.clone(),
             max_drop: self.max_drop,

@@ -38,6 +38,7 @@ pub(crate) fn small(seed: u16, golden: &[Example]) -> Vec<u8> {
         task: Task::Raw,
         precision: Precision::F32,
         sequences: &[],
+        shapes: &[],
         labels: &[],
         tokenizer: None,
         metrics: BTreeMap::new(),

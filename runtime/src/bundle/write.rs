@@ -10,6 +10,7 @@ use crate::golden::Example;
 use crate::graph::Graph;
 use crate::manifest::{Extent, GoldenEntry, Manifest, Task, TensorEntry};
 use crate::quantize::Precision;
+use crate::shapes::Shapes;
 use crate::tensor::Tensor;
 use crate::trust::{Digest, PrivateKey};
 
@@ -24,6 +25,8 @@ pub struct Parts<'a> {
     pub precision: Precision,
     /// Planned sequence lengths, ascending; empty where the shapes are fixed.
     pub sequences: &'a [usize],
+    /// Shapes to plan for where the model takes other things than sequences.
+    pub shapes: &'a [Shapes],
     /// One a column of the output, for [`Task::Classify`].
     pub labels: &'a [String],
     /// The text of `tokenizer.json`.
@@ -86,6 +89,7 @@ pub fn image(parts: &Parts) -> Vec<u8> {
         task: parts.task,
         precision: parts.precision,
         sequences: parts.sequences.to_vec(),
+        shapes: parts.shapes.to_vec(),
         labels: parts.labels.to_vec(),
         lineage: parts.graph.metadata.clone(),
         metrics: parts.metrics.clone(),

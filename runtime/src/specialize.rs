@@ -1,0 +1,126 @@
+//! One graph for tract, compiled once for each set of input shapes that it is asked with.
+//!
+//! Shapes that were planned for are compiled when the session opens and stay; any other is compiled
+//! when it first comes, from the constants that are already mapped, and leaves when others have pushed
+//! it out. Where the value of an input decides which branch of an `If` runs, that value counts as a
+//! part of the shapes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::engine::{Compiled, Fact};
+use crate::error::Result;
+use crate::graph::Graph;
+use crate::prepare;
+use crate::rewrite;
+use crate::tensor::Tensor;
+
+/// Most compiled shapes that are kept beside the planned ones.
+const RECENT: usize = 4;
+
+/// The compiled forms of one graph. Callers on several threads take turns at compiling, not at running.
+#[derive(Debug)]
+pub(crate) struct Specializations {
+    /// Positions of the inputs whose values choose branches.
+    controls: Vec<usize>,
+    planned: Vec<Arc<Specialized>>,
+    /// The last one was used last.
+    recent: Mutex<Vec<Arc<Specialized>>>,
+}
+
+/// A graph compiled for one set of input shapes.
+#[derive(Debug)]
+struct Specialized {
+    facts: Vec<Fact>,
+    controls: Vec<Tensor>,
+    compiled: Compiled,
+}
+
+impl Specializations {
+    /// Compiles `graph`, which has its constants, for each of `planned`. Inputs that choose branches are
+    /// planned with the value of [`prepare::pattern`].
+    ///
+    /// # Errors
+    /// Those of [`Compiled::new`].
+    pub(crate) fn new(graph: &Graph, planned: &[Vec<Fact>]) -> Result<Specializations> {
+        let controls = rewrite::controls(graph);
+        let specialized = |facts: &Vec<Fact>| {
+            let values = controls.iter().map(|&input| prepare::pattern(&facts[input])).collect();
+            Specialized::new(graph, facts.clone(), &controls, values).map(Arc::new)
+        };
+        let planned = planned.iter().map(specialized).collect::<Result<_>>()?;
+        Ok(Specializations { controls, planned, recent: Mutex::default() })
+    }
+
+    /// Runs the graph on `inputs`, in the order of its inputs. `graph` gives it with its constants, and
+    /// `admit` refuses to compile another form beside those that take so many bytes; neither is called
+    /// where the shapes are known.
+    ///
+    /// # Errors
+    /// Those of [`Compiled::new`], [`Compiled::run`], `graph` and `admit`.
+    pub(crate) fn run(
+        &self,
+        inputs: &[Tensor],
+        graph: impl FnOnce() -> Result<Graph>,
+        admit: impl FnOnce(u64) -> Result<()>,
+    ) -> Result<Vec<Tensor>> {
+        let facts: Vec<Fact> = inputs.iter().map(Fact::of).collect();
+        let controls: Vec<Tensor> =
+            self.controls.iter().map(|&input| inputs[input].clone()).collect();
+        let fits = |it: &Arc<Specialized>| it.facts == facts && it.controls == controls;
+        if let Some(found) = self.planned.iter().find(|it| fits(it)) {
+            return found.compiled.run(inputs);
+        }
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = match recent.iter().position(fits) {
+            Some(place) => recent.remove(place),
+            None => {
+                let room = recent.len().min(RECENT - 1);
+                let surplus = recent.len() - room;
+                recent.drain(..surplus);
+                let (constants, live) = totals(recent.iter().chain(&self.planned));
+                admit(constants + live)?;
+                Arc::new(Specialized::new(&graph()?, facts, &self.controls, controls)?)
+            }
+        };
+        recent.push(Arc::clone(&found));
+        drop(recent);
+        found.compiled.run(inputs)
+    }
+
+    /// The form for exactly these shapes, of those that were planned.
+    pub(crate) fn planned(&self, facts: &[Fact]) -> Option<&Compiled> {
+        self.planned.iter().find(|it| it.facts == facts).map(|it| &it.compiled)
+    }
+
+    /// Shapes that were planned for.
+    pub(crate) fn planned_facts(&self) -> impl Iterator<Item = &[Fact]> {
+        self.planned.iter().map(|it| &it.facts[..])
+    }
+
+    /// Bytes of constants that all planned forms keep, and of what is live in the widest of them.
+    pub(crate) fn memory(&self) -> (u64, u64) {
+        totals(&self.planned)
+    }
+}
+
+fn totals<'a>(forms: impl IntoIterator<Item = &'a Arc<Specialized>>) -> (u64, u64) {
+    forms.into_iter().map(|it| it.compiled.memory()).fold((0, 0), |(all, widest), one| {
+        let (constants, live) = one;
+        (all + constants, widest.max(live))
+    })
+}
+
+impl Specialized {
+    fn new(
+        graph: &Graph,
+        facts: Vec<Fact>,
+        inputs: &[usize],
+        values: Vec<Tensor>,
+    ) -> Result<Specialized> {
+        let known: Vec<(usize, Tensor)> =
+            inputs.iter().copied().zip(values.iter().cloned()).collect();
+        let graph = rewrite::specialize(graph, &facts, &known)?;
+        let compiled = Compiled::new(&graph, &facts)?;
+        Ok(Specialized { facts, controls: values, compiled })
+    }
+}
