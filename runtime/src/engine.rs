@@ -6,10 +6,12 @@
 use std::sync::Arc;
 
 use tract_core::internal::Cost;
+use tract_onnx::pb;
 use tract_onnx::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::graph::{DRAM_DOMAIN, Graph, Node};
+use crate::rewrite;
 use crate::tensor::{self, DType};
 
 /// Element type and concrete shape of a value.
@@ -99,11 +101,21 @@ pub(crate) fn evaluate(graph: &Graph, inputs: &[tensor::Tensor]) -> Result<Vec<t
     Compiled::new(graph, &facts)?.run(inputs)
 }
 
+/// What the only output of `graph` is for all inputs of these types and shapes; `None` where that hangs on
+/// their values.
+pub(crate) fn constant(graph: &Graph, inputs: &[Fact]) -> Option<tensor::Tensor> {
+    let model = typed(graph, inputs).ok()?;
+    let output = model.outputs.first()?;
+    from_tract(model.outlet_fact(*output).ok()?.konst.as_ref()?).ok()
+}
+
 /// One line for every node that neither tract nor this crate can run, subgraphs included.
 pub(crate) fn unsupported(graph: &Graph) -> Vec<String> {
     let onnx = tract_onnx::onnx();
     let known = |node: &Node| {
-        (node.is_onnx() && onnx.op_register.0.contains_key(&node.op)) || node.domain == DRAM_DOMAIN
+        (node.is_onnx() && onnx.op_register.0.contains_key(&node.op))
+            || node.domain == DRAM_DOMAIN
+            || rewrite::takes(node)
     };
     let mut findings = Vec::new();
     for node in &graph.nodes {
@@ -126,12 +138,33 @@ pub(crate) fn unsupported(graph: &Graph) -> Vec<String> {
 fn typed(graph: &Graph, inputs: &[Fact]) -> TractResult<TypedModel> {
     // Symbolic dims written down by exporters clash with concrete inputs; tract infers its own.
     let onnx = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
-    let mut model = onnx.parse(&crate::onnx::to_model(graph), None)?.model;
+    let mut proto = crate::onnx::to_model(graph);
+    proto.graph.iter_mut().for_each(leave_to_inference);
+    let mut model = onnx.parse(&proto, None)?.model;
     for (index, input) in inputs.iter().enumerate() {
         let fact = InferenceFact::dt_shape(datum_type(input.dtype)?, &input.shape);
         model.set_input_fact(index, fact)?;
     }
     model.into_typed()?.into_decluttered()
+}
+
+/// Forgets the symbolic dims of what subgraphs take, at any depth.
+fn leave_to_inference(graph: &mut pb::GraphProto) {
+    let attributes = graph.node.iter_mut().flat_map(|node| &mut node.attribute);
+    for subgraph in attributes.filter_map(|attribute| attribute.g.as_mut()) {
+        let types =
+            subgraph.input.iter_mut().filter_map(|input| input.r#type.as_mut()?.value.as_mut());
+        for pb::type_proto::Value::TensorType(tensor) in types {
+            for dim in tensor.shape.iter_mut().flat_map(|shape| &mut shape.dim) {
+                let symbol = matches!(
+                    dim.value,
+                    Some(pb::tensor_shape_proto::dimension::Value::DimParam(_))
+                );
+                dim.value = dim.value.take().filter(|_| !symbol);
+            }
+        }
+        leave_to_inference(subgraph);
+    }
 }
 
 fn list(graph: &Graph, inputs: &[Fact]) -> String {

@@ -193,6 +193,25 @@ impl Node {
         format!("{domain}{} `{name}`", self.op)
     }
 
+    /// Reads other values instead of those that `renamed` names, in its subgraphs too.
+    pub(crate) fn rename_reads(&mut self, renamed: &BTreeMap<String, String>) {
+        for input in &mut self.inputs {
+            if let Some(name) = renamed.get(input) {
+                input.clone_from(name);
+            }
+        }
+        for attribute in self.attributes.values_mut() {
+            if let Attribute::Graph(graph) = attribute {
+                graph.nodes.iter_mut().for_each(|node| node.rename_reads(renamed));
+                for output in &mut graph.outputs {
+                    if let Some(name) = renamed.get(&output.name) {
+                        output.name.clone_from(name);
+                    }
+                }
+            }
+        }
+    }
+
     /// The subgraphs it carries (`If`, `Loop`, `Scan`).
     pub fn subgraphs(&self) -> impl Iterator<Item = &Graph> {
         self.attributes.values().filter_map(|attribute| match attribute {
@@ -252,6 +271,23 @@ impl Graph {
             initializers: BTreeMap::new(),
             metadata: BTreeMap::new(),
         }
+    }
+
+    /// The part that `value` depends on, as a graph with that one output.
+    pub(crate) fn ancestors(&self, value: &str) -> Graph {
+        let mut part = Graph {
+            name: value.to_owned(),
+            outputs: vec![ValueSpec::new(value, DType::F32, &[])],
+            ..self.clone_without_initializers()
+        };
+        part.remove_dead();
+        let reads = |name: &str| part.uses(name) > 0;
+        let initializers = self.initializers.iter().filter(|(name, _)| reads(name));
+        let initializers =
+            initializers.map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
+        part.inputs = self.inputs.iter().filter(|input| reads(&input.name)).cloned().collect();
+        part.initializers = initializers;
+        part
     }
 
     /// The values that this graph, as a subgraph, reads from the graphs around it.

@@ -83,9 +83,12 @@ pub fn pack(
 ) -> Result<PackReport> {
     progress("reading");
     let graph = prepare::read(model)?;
-    let belongings = Belongings::read(&graph, options)?;
+    let mut belongings = Belongings::read(&graph, options)?;
     progress("optimizing");
     let reference = prepare::prepare(&graph, Precision::F32)?;
+    if options.sequences.is_none() {
+        prepare::drop_impossible(&mut belongings.sequences, &reference);
+    }
     let fusion_error = fusion_error(&graph, &reference, &belongings)?;
     progress("quantizing");
     let packed = match options.precision {

@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::bundle::{self, Bundle, Parts};
-use crate::engine::{self, Fact};
+use crate::engine::{self, Compiled, Fact};
 use crate::error::{Error, Result};
 use crate::graph::{Dim, Graph, ValueSpec};
 use crate::manifest::Task;
 use crate::optimize::{self, PassReport};
 use crate::program::Program;
 use crate::quantize::{self, Precision};
+use crate::rewrite;
+use crate::session::facts;
 use crate::tensor::{DType, Tensor};
 
 /// Planned lengths of a model whose shapes leave the sequence open, where nobody asked for others.
@@ -86,12 +88,29 @@ pub fn sequences(graph: &Graph, asked: Option<&[usize]>) -> Vec<usize> {
     sequences
 }
 
+/// Drops the lengths, from the longest, that tract cannot compile the graph for, where tract runs it: nobody
+/// asked for them, and many a graph has fewer positions.
+pub(crate) fn drop_impossible(sequences: &mut Vec<usize>, prepared: &Prepared) {
+    let graph = &prepared.graph;
+    while let Some(&longest) = sequences.last().filter(|_| prepared.left_to_tract.is_some()) {
+        let facts = facts(graph, longest);
+        if rewrite::specialize(graph, &facts, &[]).and_then(|it| Compiled::new(&it, &facts)).is_ok()
+        {
+            return;
+        }
+        sequences.pop();
+    }
+}
+
 /// An ONNX file as a bundle in memory: f32, tensors to tensors.
 pub(crate) fn bundle_of_onnx(path: &Path, sequence: Option<usize>) -> Result<Bundle> {
     let graph = read(path)?;
     let asked = sequence.map(|sequence| vec![sequence]);
-    let sequences = sequences(&graph, asked.as_deref());
+    let mut sequences = sequences(&graph, asked.as_deref());
     let prepared = prepare(&graph, Precision::F32)?;
+    if asked.is_none() {
+        drop_impossible(&mut sequences, &prepared);
+    }
     Bundle::from_image(&bundle::image(&parts(&prepared.graph, Precision::F32, &sequences)))
 }
 

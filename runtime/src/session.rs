@@ -546,11 +546,7 @@ fn kernel_plans(
 const OPENING_BYTES: u64 = 512 * 1024;
 
 /// Before compilation (`memory` is `None`) a lower bound, afterwards the plan.
-fn tract_plan(
-    bundle: &Bundle,
-    memory: Option<(u64, u64)>,
-    sequence: Option<usize>,
-) -> Plan {
+fn tract_plan(bundle: &Bundle, memory: Option<(u64, u64)>, sequence: Option<usize>) -> Plan {
     let tokenizer_bytes = bundle.tokenizer().map_or(0, |json| text::memory_bytes(json.len()));
     let mapped = bundle.len() as u64;
     // While it compiles, tract holds the graph's own copy and the packed one.

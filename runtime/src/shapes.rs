@@ -26,7 +26,10 @@ pub(crate) fn facts(graph: &Graph, shapes: &Shapes) -> Result<Vec<Fact>> {
                 None => Err(Error::Input {
                     name: input.name.clone(),
                     expected: input.to_string(),
-                    got: format!("no extent for `{name}`; give one with `--shape {}=...`", input.name),
+                    got: format!(
+                        "no extent for `{name}`; give one with `--shape {}=...`",
+                        input.name
+                    ),
                 }),
             },
         };
@@ -95,7 +98,10 @@ mod tests {
             (vec![("image", vec![1, 4, 48, 320])], "[batch, 3, height, width]"),
             (vec![("image", vec![1, 3, 48])], "[batch, 3, height, width]"),
             (vec![("image", vec![1, 3, 48, 0])], "[1, 3, 48, 0]"),
-            (vec![("boxes", vec![1, 2]), ("image", vec![1, 3, 48, 320])], "[batch, 3, height, width]"),
+            (
+                vec![("boxes", vec![1, 2]), ("image", vec![1, 3, 48, 320])],
+                "[batch, 3, height, width]",
+            ),
             (vec![("boxes", vec![1, 2])], "no extent for `width`"),
         ] {
             let shapes = shapes.into_iter().map(|(name, shape)| (name.to_owned(), shape)).collect();

@@ -38,7 +38,8 @@ fn fraction(seed: u64, place: u64) -> f64 {
 
 /// The synthetic voice of `golden.py`, sample for sample.
 fn voice(count: usize) -> Vec<f64> {
-    const VOWELS: [[f64; 2]; 4] = [[730.0, 1090.0], [270.0, 2290.0], [300.0, 870.0], [530.0, 1840.0]];
+    const VOWELS: [[f64; 2]; 4] =
+        [[730.0, 1090.0], [270.0, 2290.0], [300.0, 870.0], [530.0, 1840.0]];
     let (mut phase, mut memory) = (0.0, [[0.0; 2]; 2]);
     let sample = |index: usize| {
         let (syllable, place) = (index / 3200, index % 3200);
@@ -98,7 +99,11 @@ fn doubles(tensor: &Tensor) -> Vec<f64> {
 }
 
 /// Runs a case, all its steps, and gives shape and values of each output by its name.
-fn answers(session: &Session, case: &Value, voice: &[f64]) -> Result<Vec<(String, Vec<usize>, Vec<f64>)>, String> {
+fn answers(
+    session: &Session,
+    case: &Value,
+    voice: &[f64],
+) -> Result<Vec<(String, Vec<usize>, Vec<f64>)>, String> {
     let specs = case["input"].as_object().expect("inputs");
     let mut carried: BTreeMap<String, Tensor> = BTreeMap::new();
     let (mut outputs, mut stream) = (Vec::new(), Vec::new());
@@ -142,9 +147,9 @@ fn distance(expected: &Value, shape: &[usize], values: &[f64]) -> Result<f64, St
     let squares = expected["squares"].as_f64().expect("a sum");
     let got: f64 = values.iter().map(|value| value * value).sum();
     // Written so that a NaN counts as far away.
-    Ok(differences.chain([(got - squares).abs() / squares.max(1e-6)]).fold(0.0, |worst, one| {
-        if one <= worst { worst } else { one }
-    }))
+    Ok(differences
+        .chain([(got - squares).abs() / squares.max(1e-6)])
+        .fold(0.0, |worst, one| if one <= worst { worst } else { one }))
 }
 
 /// The worst distance of all outputs of all cases, each printed.
@@ -166,7 +171,13 @@ fn worst(id: &str, session: &Session, cases: &Value, voice: &[f64]) -> Result<f6
 fn present(test: &str, id: &str) -> Option<PathBuf> {
     let path = folder().join(format!("{id}.onnx"));
     if !path.exists() {
-        skip(test, &format!("`{id}` is not in `{}`; `tests/conformance/fetch.py` gets it", folder().display()));
+        skip(
+            test,
+            &format!(
+                "`{id}` is not in `{}`; `tests/conformance/fetch.py` gets it",
+                folder().display()
+            ),
+        );
         return None;
     }
     Some(path)
@@ -183,7 +194,9 @@ fn third_party_models_agree_with_onnxruntime() {
     let only = std::env::var("DRAM_MODEL").ok();
     for model in models() {
         let id = model["id"].as_str().expect("an id");
-        if only.as_ref().is_some_and(|only| !id.contains(only)) { continue; }
+        if only.as_ref().is_some_and(|only| !id.contains(only)) {
+            continue;
+        }
         let Some(path) = present("third_party_models_agree_with_onnxruntime", id) else { continue };
         let verdict = open(&path).and_then(|session| worst(id, &session, &model["case"], &voice));
         println!("{id}: {verdict:?}");

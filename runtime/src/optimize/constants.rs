@@ -13,7 +13,7 @@ pub(super) fn run(graph: &mut Graph) -> usize {
     let mut renamed: BTreeMap<String, String> = BTreeMap::new();
     let mut kept = Vec::with_capacity(before);
     for mut node in std::mem::take(&mut graph.nodes) {
-        rename(&mut node, &renamed);
+        node.rename_reads(&renamed);
         let written = graph.outputs.iter().any(|output| output.name == node.output());
         if let Some(value) = constant(&node).filter(|_| !written) {
             graph.initializers.insert(node.output().to_owned(), value);
@@ -49,24 +49,6 @@ fn passes_through(node: &Node) -> bool {
     let lone_output = node.outputs.iter().filter(|output| !output.is_empty()).count() == 1;
     // Dropout's third input switches training mode on; without it the node is the identity.
     node.is("Identity") || (node.is("Dropout") && lone_output && node.input(2).is_none())
-}
-
-fn rename(node: &mut Node, renamed: &BTreeMap<String, String>) {
-    for input in &mut node.inputs {
-        if let Some(name) = renamed.get(input) {
-            input.clone_from(name);
-        }
-    }
-    for attribute in node.attributes.values_mut() {
-        if let Attribute::Graph(graph) = attribute {
-            graph.nodes.iter_mut().for_each(|node| rename(node, renamed));
-            for output in &mut graph.outputs {
-                if let Some(name) = renamed.get(&output.name) {
-                    output.name.clone_from(name);
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]

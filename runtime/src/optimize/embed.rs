@@ -65,7 +65,7 @@ fn position_rows(view: &View, term: &str, ids: &str, width: usize) -> Option<Vec
     if rows.chunks(width).all(|row| *row == rows[..width]) {
         return Some(rows[..width].to_vec());
     }
-    let part = view.ancestors(term);
+    let part = view.graph.ancestors(term);
     let tables = part.initializers.values().filter(|tensor| {
         tensor.dtype() == DType::F32
             && tensor.shape().len() >= 2

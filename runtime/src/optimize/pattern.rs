@@ -1,6 +1,6 @@
 //! What every pass needs to recognize a pattern: who writes a value, who reads it, what it holds.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use crate::engine;
 use crate::graph::{Graph, Node, ValueSpec};
@@ -106,34 +106,13 @@ impl<'a> View<'a> {
         Some([(left, right), (right, left)])
     }
 
-    /// The part of the graph that `value` depends on, as a graph with that one output.
-    pub(super) fn ancestors(&self, value: &str) -> Graph {
-        let mut part = Graph {
-            name: value.to_owned(),
-            outputs: vec![ValueSpec::new(value, DType::F32, &[])],
-            ..self.graph.clone_without_initializers()
-        };
-        part.remove_dead();
-        let reads = |name: &str| part.uses(name) > 0;
-        let initializers: BTreeMap<String, Tensor> = self
-            .graph
-            .initializers
-            .iter()
-            .filter(|(name, _)| reads(name))
-            .map(|(name, tensor)| (name.clone(), tensor.clone()))
-            .collect();
-        part.inputs = self.graph.inputs.iter().filter(|i| reads(&i.name)).cloned().collect();
-        part.initializers = initializers;
-        part
-    }
-
     /// What `value` is when the graph's inputs are `given`; all other inputs are i64 ones in the
     /// shape of the first. `None` where it cannot be computed that way.
     pub(super) fn evaluate(&self, value: &str, given: &[(&str, &Tensor)]) -> Option<Tensor> {
         if let Some(constant) = self.constant(value) {
             return Some(constant.clone());
         }
-        let part = self.ancestors(value);
+        let part = self.graph.ancestors(value);
         // Only plain operators: one of ours would mean that the value depends on the model's
         // hidden states, which no small example can stand for.
         if !part.nodes.iter().all(Node::is_onnx) {

@@ -1,23 +1,51 @@
 //! Graph to graph: what tract cannot take as it is, in operators that it can.
 //!
-//! Each pass is one file. They work on a graph whose input shapes are known, because what they
-//! rewrite often hinges on a shape: which branch of an `If` runs, how many steps a recurrence has.
+//! Each pass is one file and one function, which returns how many rewrites it made; inputs and outputs
+//! stay. They work on a graph whose input shapes are known, because what they rewrite often hinges on
+//! a shape: which branch of an `If` runs, or what rank its result has.
 
 use std::borrow::Cow;
 
 use crate::engine::Fact;
-use crate::error::Result;
-use crate::graph::Graph;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Node};
 use crate::tensor::Tensor;
 
-pub(crate) fn controls(_graph: &Graph) -> Vec<usize> {
-    Vec::new()
+mod branches;
+mod cum_sum;
+mod lstm;
+
+pub(crate) use branches::controls;
+
+/// Whether `node`, which tract does not know, is one that a pass here takes.
+pub(crate) fn takes(node: &Node) -> bool {
+    lstm::is_quantized(node)
 }
 
+/// `graph` as tract takes it for inputs of these types and shapes, where the inputs at the positions of
+/// `known` have these values. Borrowed where there is nothing to rewrite.
+///
+/// # Errors
+/// [`Error::Unsupported`] with the nodes that a pass should take and could not.
 pub(crate) fn specialize<'a>(
     graph: &'a Graph,
-    _facts: &[Fact],
-    _known: &[(usize, Tensor)],
+    facts: &[Fact],
+    known: &[(usize, Tensor)],
 ) -> Result<Cow<'a, Graph>> {
-    Ok(Cow::Borrowed(graph))
+    if !graph.nodes.iter().any(|node| node.is("If") || node.is("CumSum") || takes(node)) {
+        return Ok(Cow::Borrowed(graph));
+    }
+    let mut graph = graph.clone();
+    // Branches first: what they hold is the other passes' work too.
+    branches::run(&mut graph, facts, known);
+    cum_sum::run(&mut graph);
+    lstm::run(&mut graph);
+    graph.remove_dead();
+    let left = graph.nodes.iter().filter(|node| takes(node));
+    let findings: Vec<String> =
+        left.map(|node| format!("{}: {}", node.place(), lstm::REFUSED)).collect();
+    if findings.is_empty() {
+        return Ok(Cow::Owned(graph));
+    }
+    Err(Error::Unsupported { model: graph.name.clone(), findings })
 }
