@@ -341,6 +341,15 @@ impl Session {
         self.graph.inputs.iter().map(|input| input.name.clone()).zip(tensors).collect()
     }
 
+    /// Whether [`Session::example`] is of a shape that this session is planned for: not where the model's shapes
+    /// are open and none was chosen.
+    pub fn has_example(&self) -> bool {
+        match &self.executor {
+            Executor::Kernels(_) => true,
+            Executor::Tract(tract) => tract.specializations.planned_facts().next().is_some(),
+        }
+    }
+
     /// The shapes of [`Session::example`]: those of `sequence` tokens, else the first that were planned for.
     fn example_facts(&self, sequence: usize) -> Vec<Fact> {
         match &self.executor {

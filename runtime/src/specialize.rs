@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::engine::{Compiled, Fact};
 use crate::error::Result;
 use crate::graph::Graph;
-use crate::prepare;
 use crate::rewrite;
 use crate::tensor::Tensor;
 
@@ -36,18 +35,18 @@ struct Specialized {
 }
 
 impl Specializations {
-    /// Compiles `graph`, which has its constants, for each of `planned`. Inputs that choose branches are
-    /// planned with the value of [`prepare::pattern`].
+    /// Compiles `graph`, which has its constants, for each of `planned`; for none where an input chooses
+    /// branches, because its value comes only with the call.
     ///
     /// # Errors
     /// Those of [`Compiled::new`].
     pub(crate) fn new(graph: &Graph, planned: &[Vec<Fact>]) -> Result<Specializations> {
         let controls = rewrite::controls(graph);
         let specialized = |facts: &Vec<Fact>| {
-            let values = controls.iter().map(|&input| prepare::pattern(&facts[input])).collect();
-            Specialized::new(graph, facts.clone(), &controls, values).map(Arc::new)
+            Specialized::new(graph, facts.clone(), &[], Vec::new()).map(Arc::new)
         };
-        let planned = planned.iter().map(specialized).collect::<Result<_>>()?;
+        let planned = planned.iter().filter(|_| controls.is_empty()).map(specialized);
+        let planned = planned.collect::<Result<_>>()?;
         Ok(Specializations { controls, planned, recent: Mutex::default() })
     }
 

@@ -71,6 +71,8 @@ def values(spec, place, step):
     shape, count = spec["shape"], int(numpy.prod(spec["shape"]))
     if spec["fill"] == "value":
         filled = numpy.full(count, spec["value"])
+    elif spec["fill"] == "list":
+        filled = numpy.array(spec["values"])
     elif spec["fill"] == "uniform":
         filled = uniform(spec, count, place + 16 * step)
     else:
@@ -120,7 +122,7 @@ def main():
         path = str(folder() / f"{model['id']}.onnx")
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         cases = [{**case, "output": answers(session, case)} for case in model["case"]]
-        golden.append({"id": model["id"], "case": cases})
+        golden.append({"id": model["id"], "tolerance": model.get("tolerance"), "case": cases})
         print(model["id"], [case["output"][0]["shape"] for case in cases])
     lines = ",\n".join(json.dumps(model, separators=(",", ":")) for model in golden)
     (HERE / "golden.json").write_text(f"[\n{lines}\n]\n")

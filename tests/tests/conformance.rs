@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use dram_runtime::{DType, Options, Session, Tensor};
+use dram_runtime::{DType, Options, Result, Session, Tensor, npy};
 use serde_json::Value;
 
-use crate::dram::{root, skip};
+use crate::dram::{dram, root, skip, text};
+
+/// Samples of the synthetic voice that the longest stream needs.
+const VOICE: usize = 200_000;
 
 /// The folder that `conformance/fetch.py` filled.
 fn folder() -> PathBuf {
@@ -68,6 +71,7 @@ fn filled(spec: &Value, place: usize, step: usize, voice: &[f64]) -> Tensor {
     let number = |key: &str| spec[key].as_f64().expect("a number");
     let values: Vec<f64> = match spec["fill"].as_str() {
         Some("value") => vec![number("value"); count],
+        Some("list") => numbers(&spec["values"]),
         Some("uniform") => {
             let (low, high) = (number("low"), number("high"));
             let seed = (place + 16 * step) as u64;
@@ -98,117 +102,162 @@ fn doubles(tensor: &Tensor) -> Vec<f64> {
     }
 }
 
-/// Runs a case, all its steps, and gives shape and values of each output by its name.
-fn answers(
-    session: &Session,
+/// The inputs of a case at step `step`, by name, but for those that `carried` has.
+fn inputs(
     case: &Value,
+    step: usize,
     voice: &[f64],
-) -> Result<Vec<(String, Vec<usize>, Vec<f64>)>, String> {
-    let specs = case["input"].as_object().expect("inputs");
-    let mut carried: BTreeMap<String, Tensor> = BTreeMap::new();
+    mut carried: BTreeMap<String, Tensor>,
+) -> BTreeMap<String, Tensor> {
+    let input = |(place, (name, spec)): (usize, (&String, &Value))| {
+        let given = carried.remove(name);
+        (name.clone(), given.unwrap_or_else(|| filled(spec, place, step, voice)))
+    };
+    // Ordered by name, as `golden.py` counts their places.
+    case["input"].as_object().expect("inputs").iter().enumerate().map(input).collect()
+}
+
+/// Runs a case, all its steps, and gives shape and values of each output by its name.
+fn answers(session: &Session, case: &Value, voice: &[f64]) -> Result<Vec<Answer>> {
     let (mut outputs, mut stream) = (Vec::new(), Vec::new());
+    let mut carried = BTreeMap::new();
     let steps = case["steps"].as_u64().unwrap_or(1) as usize;
     for step in 0..steps {
-        let input = |(place, (name, spec)): (usize, (&String, &Value))| {
-            let given = carried.remove(name);
-            (name.clone(), given.unwrap_or_else(|| filled(spec, place, step, voice)))
-        };
-        // Ordered by name, as `golden.py` counts their places.
-        let inputs: BTreeMap<String, Tensor> = specs.iter().enumerate().map(input).collect();
-        outputs = session.run(&inputs).map_err(|error| error.to_string())?;
-        for (name, tensor) in &outputs {
-            if let Some(target) = case["carry"][name].as_str() {
-                carried.insert(target.to_owned(), tensor.clone());
-            }
-        }
+        outputs = session.run(&inputs(case, step, voice, carried))?;
+        let target = |name: &str| case["carry"][name].as_str().map(str::to_owned);
+        let carry = outputs.iter().filter_map(|(name, it)| Some((target(name)?, it.clone())));
+        carried = carry.collect();
         stream.extend(doubles(&outputs[0].1));
     }
-    let mut answers: Vec<_> = outputs
-        .iter()
-        .map(|(name, tensor)| (name.clone(), tensor.shape().to_vec(), doubles(tensor)))
-        .collect();
+    let answer = |(name, tensor): &(String, Tensor)| Answer {
+        name: name.clone(),
+        shape: tensor.shape().to_vec(),
+        values: doubles(tensor),
+    };
+    let mut answers: Vec<Answer> = outputs.iter().map(answer).collect();
     if steps > 1 {
-        answers.push(("all steps".to_owned(), vec![stream.len()], stream));
+        answers.push(Answer {
+            name: "all steps".to_owned(),
+            shape: vec![stream.len()],
+            values: stream,
+        });
     }
     Ok(answers)
 }
 
-/// How far an output is from onnxruntime's: the largest difference of the samples, relative to the largest
-/// of them, and the relative difference of the sums of squares.
-fn distance(expected: &Value, shape: &[usize], values: &[f64]) -> Result<f64, String> {
-    if extents(&expected["shape"]) != shape {
-        return Err(format!("shape {shape:?}, onnxruntime's is {}", expected["shape"]));
-    }
-    let every = expected["every"].as_u64().expect("a stride") as usize;
-    let samples = numbers(&expected["samples"]);
-    let largest = samples.iter().fold(1e-6_f64, |largest, value| largest.max(value.abs()));
-    let pairs = samples.iter().zip(values.iter().step_by(every));
-    let differences = pairs.map(|(a, b)| (a - b).abs() / largest);
-    let squares = expected["squares"].as_f64().expect("a sum");
-    let got: f64 = values.iter().map(|value| value * value).sum();
-    // Written so that a NaN counts as far away.
-    Ok(differences
-        .chain([(got - squares).abs() / squares.max(1e-6)])
-        .fold(0.0, |worst, one| if one <= worst { worst } else { one }))
+/// One output of the last step, or the first output of all steps.
+struct Answer {
+    name: String,
+    shape: Vec<usize>,
+    values: Vec<f64>,
 }
 
-/// The worst distance of all outputs of all cases, each printed.
-fn worst(id: &str, session: &Session, cases: &Value, voice: &[f64]) -> Result<f64, String> {
-    let mut worst = 0.0_f64;
-    for (number, case) in cases.as_array().expect("cases").iter().enumerate() {
-        let outputs = answers(session, case, voice)?;
-        let expected = case["output"].as_array().expect("outputs");
-        for (expected, (name, shape, values)) in expected.iter().zip(&outputs) {
-            let distance = distance(expected, shape, values)
-                .map_err(|reason| format!("case {number}, `{name}`: {reason}"))?;
-            println!("{id} case {number} `{name}` {shape:?}: {distance:.1e}");
-            worst = worst.max(distance);
+impl Answer {
+    /// How far it is from onnxruntime's: the largest difference of the samples, relative to the largest of
+    /// them or the root mean square of all, and the relative difference of the sums of squares. Infinite
+    /// where the shapes differ.
+    fn distance(&self, expected: &Value) -> f64 {
+        if self.name != expected["name"] || self.shape != extents(&expected["shape"]) {
+            return f64::INFINITY;
         }
+        let every = expected["every"].as_u64().expect("a stride") as usize;
+        let squares = expected["squares"].as_f64().expect("a sum");
+        let samples = numbers(&expected["samples"]);
+        let usual = (squares / self.values.len() as f64).sqrt().max(f64::MIN_POSITIVE);
+        let largest = samples.iter().fold(usual, |largest, value| largest.max(value.abs()));
+        let pairs = samples.iter().zip(self.values.iter().step_by(every));
+        let differences = pairs.map(|(a, b)| (a - b).abs() / largest);
+        let sum: f64 = self.values.iter().map(|value| value * value).sum();
+        let of_sums = (sum - squares).abs() / squares.max(f64::MIN_POSITIVE);
+        // Written so that a NaN counts as far away.
+        let worse = |worst: f64, one: f64| if one <= worst { worst } else { one };
+        differences.chain([of_sums]).fold(0.0, worse)
     }
-    Ok(worst)
 }
 
-fn present(test: &str, id: &str) -> Option<PathBuf> {
-    let path = folder().join(format!("{id}.onnx"));
-    if !path.exists() {
-        skip(
-            test,
-            &format!(
-                "`{id}` is not in `{}`; `tests/conformance/fetch.py` gets it",
-                folder().display()
-            ),
-        );
-        return None;
-    }
-    Some(path)
-}
+/// Two f32 implementations of the same sums, and of streams of 60 steps over them.
+const TOLERANCE: f64 = 1e-3;
 
-fn tolerance(_id: &str) -> f64 {
-    1e-3
-}
-
-#[test]
-fn third_party_models_agree_with_onnxruntime() {
-    let voice = voice(200_000);
-    let mut failures = Vec::new();
-    let only = std::env::var("DRAM_MODEL").ok();
+/// Calls `verdict` for each model that is here, and fails with all complaints at once.
+fn for_each_model(test: &str, verdict: impl Fn(&str, &Path, &Value) -> Result<(), String>) {
+    let mut complaints = Vec::new();
     for model in models() {
         let id = model["id"].as_str().expect("an id");
-        if only.as_ref().is_some_and(|only| !id.contains(only)) {
-            continue;
-        }
-        let Some(path) = present("third_party_models_agree_with_onnxruntime", id) else { continue };
-        let verdict = open(&path).and_then(|session| worst(id, &session, &model["case"], &voice));
-        println!("{id}: {verdict:?}");
-        match verdict {
-            Ok(worst) if worst <= tolerance(id) => {}
-            Ok(worst) => failures.push(format!("{id}: differs by {worst:.1e}")),
-            Err(error) => failures.push(format!("{id}: {error}")),
+        let path = folder().join(format!("{id}.onnx"));
+        if !path.exists() {
+            skip(test, &format!("no `{}`; `tests/conformance/fetch.py` gets it", path.display()));
+        } else if let Err(complaint) = verdict(id, &path, &model) {
+            complaints.push(format!("{id}: {complaint}"));
         }
     }
-    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
 fn open(path: &Path) -> Result<Session, String> {
     Session::open(path, &Options::default()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn third_party_models_agree_with_onnxruntime() {
+    let voice = voice(VOICE);
+    for_each_model("third_party_models_agree_with_onnxruntime", |id, path, model| {
+        // All shapes and steps are served by what was read once: the file is gone before the first.
+        let folder = tempfile::tempdir().expect("a folder");
+        let copy = folder.path().join("model.onnx");
+        std::fs::copy(path, &copy).expect("a copy");
+        let session = open(&copy)?;
+        std::fs::remove_file(&copy).expect("it is there");
+        let tolerance = model["tolerance"].as_f64().unwrap_or(TOLERANCE);
+        for (number, case) in model["case"].as_array().expect("cases").iter().enumerate() {
+            let place = |what: &str| format!("case {number}, {what}");
+            let answers = answers(&session, case, &voice).map_err(|it| place(&it.to_string()))?;
+            for (answer, expected) in
+                answers.iter().zip(case["output"].as_array().expect("outputs"))
+            {
+                let distance = answer.distance(expected);
+                println!("{id} case {number} `{}` {:?}: {distance:.1e}", answer.name, answer.shape);
+                if !(distance <= tolerance) {
+                    return Err(place(&format!("`{}` differs by {distance:.1e}", answer.name)));
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+/// The command checks them, packs them, and runs file and bundle to the bits that a session gives.
+#[test]
+fn third_party_models_go_through_the_command() {
+    let voice = voice(VOICE);
+    for_each_model("third_party_models_go_through_the_command", |_, path, model| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let inside = |name: &str| folder.path().join(name);
+        let inputs = inputs(&model["case"][0], 0, &voice, BTreeMap::new());
+        let expected = open(path)?.run(&inputs).map_err(|error| error.to_string())?;
+        let (onnx, bundle) = (text(path), text(&inside("model.dram")));
+        dram(&["check", &onnx]).expect(0);
+        dram(&["pack", &onnx, "-o", &bundle, "--precision", "f32", "--task", "raw"]).expect(0);
+        let mut given = Vec::new();
+        for (place, (name, tensor)) in inputs.iter().enumerate() {
+            let file = inside(&format!("{place}.npy"));
+            npy::write(&file, tensor).expect("written");
+            given.extend(["--input".to_owned(), format!("{name}={}", text(&file))]);
+        }
+        for file in [&onnx, &bundle] {
+            let saved = inside("saved");
+            let mut call = vec!["--json", "run", file, "--save"];
+            let folder = text(&saved);
+            call.push(&folder);
+            call.extend(given.iter().map(String::as_str));
+            let outcome = dram(&call).expect(0).json();
+            for ((name, tensor), entry) in expected.iter().zip(outcome.as_array().expect("outputs"))
+            {
+                let got = npy::read(Path::new(entry["file"].as_str().expect("a file")));
+                if got.expect("an array") != *tensor {
+                    return Err(format!("`{name}` of `{file}` is not what the session gave"));
+                }
+            }
+        }
+        Ok(())
+    });
 }

@@ -70,6 +70,7 @@ impl Bench {
         // First, while this process is small and holds nothing of the model.
         let cold_start_ms = self.cold_start_ms()?;
         let session = self.limits.open(&self.file)?;
+        refuse_without_example(&session)?;
         let measured = self.measure(&session, cold_start_ms)?;
         output.result(&text(&measured), &measured)?;
         Ok(Answer::Yes)
@@ -148,10 +149,21 @@ impl Bench {
         if takes_text(&session) {
             session.predict(FIRST_TEXT)?;
         } else {
+            refuse_without_example(&session)?;
             session.run(&session.example(session.plan().sequence.unwrap_or_default()))?;
         }
         output.result(&"answered\n", &"answered")?;
         Ok(Answer::Yes)
+    }
+}
+
+fn refuse_without_example(session: &Session) -> Result<()> {
+    match session.inputs().iter().find(|_| !session.has_example()) {
+        Some(input) => bail!(
+            "the model leaves its shapes open; choose one with `--shape {}=...` ({input})",
+            input.name
+        ),
+        None => Ok(()),
     }
 }
 
