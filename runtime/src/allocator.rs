@@ -45,6 +45,11 @@ impl CountingAllocator {
         self.peak.load(Relaxed)
     }
 
+    /// Forgets the peak: from now on it is that of what is allocated now and later.
+    pub fn restart_peak(&self) {
+        self.peak.store(self.current_bytes(), Relaxed);
+    }
+
     /// From now on refuses what would make the live bytes exceed `bytes`. Rust's collections end the
     /// process with a message when that happens.
     pub fn set_limit(&self, bytes: u64) {

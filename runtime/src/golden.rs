@@ -244,6 +244,8 @@ mod tests {
             labels: None,
             task: None,
             sequences: Some(vec![8, 16]),
+            shapes: Vec::new(),
+            heap: None,
             precision,
             evaluate: None,
             max_drop: DEFAULT_MAX_DROP,

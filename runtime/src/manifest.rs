@@ -64,6 +64,10 @@ pub struct Manifest {
     /// are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shapes: Vec<Shapes>,
+    /// What tract takes from the heap for all that is planned. Absent where our kernels run the graph, whose
+    /// need is computed, and where nobody measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heap: Option<Heap>,
     /// One a column of the output, for [`Task::Classify`].
     pub labels: Vec<String>,
     /// Where the model comes from: teacher, data, recipe, licences, as its ONNX file says.
@@ -78,6 +82,16 @@ pub struct Manifest {
     pub tensors: Vec<TensorEntry>,
     /// Inputs, and what the packed model made of them: what a device compares itself with.
     pub golden: Vec<GoldenEntry>,
+}
+
+/// Bytes of the heap, as they were measured when the model was packed, with a margin for other processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Heap {
+    /// Held while the session is open.
+    pub held_bytes: u64,
+    /// At the highest, while it opens and runs.
+    pub peak_bytes: u64,
 }
 
 /// One example: inputs of the graph and the outputs that belong to them, by the graph's names.

@@ -175,7 +175,10 @@ impl Reader<'_> {
         let dims = tensor.shape.iter().flat_map(|shape| &shape.dim).enumerate();
         let shape = dims.map(|(axis, dim)| match &dim.value {
             Some(DimValue::DimValue(extent)) if *extent > 0 => Dim::Fixed(*extent as usize),
-            Some(DimValue::DimParam(name)) if !name.is_empty() => Dim::Symbol(name.clone()),
+            // PaddlePaddle's exporter names every open extent `?`; they need not be equal.
+            Some(DimValue::DimParam(name)) if !matches!(name.as_str(), "" | "?") => {
+                Dim::Symbol(name.clone())
+            }
             _ => Dim::Symbol(format!("{}_{axis}", proto.name)),
         });
         Some(ValueSpec { name: proto.name.clone(), dtype, shape: shape.collect() })

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::allocator::CountingAllocator;
 use crate::bundle::{self, Bundle, Parts};
 use crate::engine;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Evaluation, Examples};
 use crate::golden;
 use crate::graph::{Dim, Graph};
-use crate::manifest::Task;
+use crate::manifest::{Heap, Task};
 use crate::optimize::PassReport;
 use crate::prepare::{self, Prepared};
 use crate::quantize::Precision;
@@ -38,6 +39,8 @@ pub struct PackOptions {
     pub sequences: Option<Vec<usize>>,
     /// Shapes to plan for, where the model takes other things than sequences; as for a session.
     pub shapes: Vec<Shapes>,
+    /// The process's allocator, where it is one that counts: what tract takes is then measured.
+    pub heap: Option<&'static CountingAllocator>,
     /// The numbers to store and compute in.
     pub precision: Precision,
     /// Labelled data to measure f32 and the packed precision on.
@@ -109,7 +112,12 @@ pub fn pack(
     let metrics = metrics(scores, options.precision);
     let golden = golden::record(&session)?;
     let parts = belongings.parts(&packed.graph, options.precision, metrics);
-    bundle::write(output, &Parts { golden: &golden, ..parts })?;
+    let parts = Parts { golden: &golden, ..parts };
+    let heap = match options.heap.filter(|_| packed.left_to_tract.is_some()) {
+        Some(allocator) => measured(&parts, allocator)?,
+        None => None,
+    };
+    bundle::write(output, &Parts { heap, ..parts })?;
     let bytes = std::fs::metadata(output).map_err(Error::io("read", output))?.len();
     let longest = belongings.sequences.last().copied().unwrap_or(1);
     Ok(PackReport {
@@ -210,6 +218,7 @@ impl Belongings {
             precision,
             sequences: &self.sequences,
             shapes: &self.shapes,
+            heap: None,
             labels: &self.labels,
             tokenizer: self.tokenizer.as_deref(),
             metrics,
@@ -226,6 +235,34 @@ impl Belongings {
         let image = bundle::image(&self.parts(&prepared.graph, precision, metrics));
         Session::from_bundle(Bundle::from_image(&image)?, &session::Options::default())
     }
+}
+
+/// What a session of these parts takes from the heap, while it opens and runs each planned shape once;
+/// `None` where no shape is planned.
+fn measured(parts: &Parts, allocator: &CountingAllocator) -> Result<Option<Heap>> {
+    let bundle = Bundle::from_image(&bundle::image(parts))?;
+    let before = allocator.current_bytes();
+    allocator.restart_peak();
+    let session = Session::from_bundle(bundle, &session::Options::default())?;
+    let held = allocator.current_bytes().saturating_sub(before);
+    for example in session.examples() {
+        session.run(&example)?;
+    }
+    let peak = allocator.peak_bytes().saturating_sub(before);
+    let held_bytes = held.next_multiple_of(PAGE_BYTES);
+    let heap = Heap { held_bytes, peak_bytes: with_margin(peak) };
+    Ok(session.has_example().then_some(heap))
+}
+
+/// What is held is told in steps of this, so that packing twice gives the same bytes.
+const PAGE_BYTES: u64 = 4096;
+
+/// A measured peak as it is planned: one part in 32 more, for a processor whose kernels pack otherwise, and
+/// what a process needs beside the session, rounded up so that packing twice gives the same bytes.
+fn with_margin(peak: u64) -> u64 {
+    const BESIDE: u64 = 96 * 1024;
+    let bytes = peak + peak / 32 + BESIDE;
+    bytes.next_multiple_of((bytes.next_power_of_two() / 64).max(1))
 }
 
 /// One label a line; an empty last line is the end of the file.

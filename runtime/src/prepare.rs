@@ -121,6 +121,7 @@ fn parts<'a>(graph: &'a Graph, precision: Precision, sequences: &'a [usize]) -> 
         precision,
         sequences,
         shapes: &[],
+        heap: None,
         labels: &[],
         tokenizer: None,
         metrics: BTreeMap::new(),

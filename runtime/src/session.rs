@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::golden::Example;
 use crate::graph::{DRAM_DOMAIN, Dim, Graph, Node, ValueSpec};
 use crate::kernels::{Cpu, Threads};
-use crate::manifest::{Manifest, Task};
+use crate::manifest::{Heap, Manifest, Task};
 use crate::plan::Plan;
 use crate::prepare;
 use crate::program::{Machine, Program, Work, Workspace};
@@ -127,12 +127,16 @@ impl Session {
         planned: &[usize],
         options: &Options,
     ) -> Result<Session> {
+        let sequence = planned.last().copied();
+        // Shapes that were not planned when it was packed were not measured either.
+        let heap = bundle.manifest().heap.filter(|_| options.shapes.is_empty());
+        let known = heap.map(|heap| measured_plan(&bundle, heap, sequence));
         // tract keeps its own copy of the weights; that much is known before it makes one.
-        options.budget.admit(&[tract_plan(&bundle, None, None)])?;
+        options.budget.admit(&[known.unwrap_or_else(|| tract_plan(&bundle, None, None))])?;
         let shapes = planned_shapes(&graph, planned, &bundle.manifest().shapes, &options.shapes)?;
         let specializations = Specializations::new(&with_constants(&bundle, &graph)?, &shapes)?;
-        let sequence = planned.last().copied();
-        let plan = tract_plan(&bundle, Some(specializations.memory()), sequence);
+        let computed = || tract_plan(&bundle, Some(specializations.memory()), sequence);
+        let plan = known.unwrap_or_else(computed);
         options.budget.admit(&[plan])?;
         let longest = sequence.unwrap_or(usize::MAX);
         let lengths = planned.to_vec();
@@ -361,6 +365,17 @@ impl Session {
         }
     }
 
+    /// Inputs of every length, or of every shape, that was planned for, where tract runs the graph.
+    pub(crate) fn examples(&self) -> Vec<BTreeMap<String, Tensor>> {
+        let Executor::Tract(tract) = &self.executor else { return Vec::new() };
+        let names = || self.graph.inputs.iter().map(|input| input.name.clone());
+        let of_shapes = |facts: &[Fact]| names().zip(facts.iter().map(prepare::pattern)).collect();
+        match &tract.lengths[..] {
+            [] => tract.specializations.planned_facts().map(of_shapes).collect(),
+            lengths => lengths.iter().map(|&length| self.example(length)).collect(),
+        }
+    }
+
     /// The graph's inputs for `text`, by name: as long as its ids are, or as the next planned length where
     /// tract runs the graph.
     ///
@@ -471,6 +486,10 @@ pub fn plans(path: &Path, options: &Options) -> Result<Vec<Plan>> {
         let program = Program::lower(&bundle, &graph)?;
         return Ok(kernel_plans(&bundle, &program, &planned, options.threads.get()));
     }
+    let heap = bundle.manifest().heap.filter(|_| options.shapes.is_empty());
+    if let Some(heap) = heap {
+        return Ok(vec![measured_plan(&bundle, heap, planned.last().copied())]);
+    }
     // tract tells what it needs only once it has compiled; one session serves all lengths.
     let options = Options { budget: Budget::UNLIMITED, ..options.clone() };
     Ok(vec![*Session::from_bundle(bundle, &options)?.plan()])
@@ -565,6 +584,17 @@ fn tract_plan(bundle: &Bundle, memory: Option<(u64, u64)>, sequence: Option<usiz
         activations_bytes: memory.map_or(0, |(_, live)| live),
         scratch_bytes: OPENING_BYTES,
         tokenizer_bytes,
+        sequence,
+    }
+}
+
+/// The plan of a bundle whose need was measured when it was packed.
+fn measured_plan(bundle: &Bundle, heap: Heap, sequence: Option<usize>) -> Plan {
+    Plan {
+        weights_bytes: bundle.len() as u64 + heap.held_bytes,
+        activations_bytes: 0,
+        scratch_bytes: heap.peak_bytes.saturating_sub(heap.held_bytes),
+        tokenizer_bytes: bundle.tokenizer().map_or(0, |json| text::memory_bytes(json.len())),
         sequence,
     }
 }

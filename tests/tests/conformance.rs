@@ -261,3 +261,36 @@ fn third_party_models_go_through_the_command() {
         Ok(())
     });
 }
+
+/// Of models that take anything but tokens: the plan bounds what their first inference needs, and closely.
+#[test]
+fn third_party_plans_are_tight() {
+    let test = "third_party_plans_are_tight";
+    for_each_model(test, |id, path, model| {
+        let specs = model["case"][0]["input"].as_object().expect("inputs");
+        if specs.values().any(|spec| spec["dtype"] != "f32") {
+            return Ok(());
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let (onnx, bundle) = (text(path), text(&folder.path().join("model.dram")));
+        let shapes: Vec<String> = specs
+            .iter()
+            .map(|(name, spec)| {
+                let shape = extents(&spec["shape"]).into_iter().map(|it| it.to_string());
+                format!("--shape={name}={}", shape.collect::<Vec<_>>().join("x"))
+            })
+            .collect();
+        let mut call = vec!["pack", &onnx, "-o", &bundle, "--precision", "f32", "--task", "raw"];
+        call.extend(shapes.iter().map(String::as_str));
+        dram(&call).expect(0);
+        let measured = dram(&["--json", "bench", &bundle, "--seconds", "0.01"]).expect(0).json();
+        let bytes = |key: &str| measured[key].as_f64().expect("bytes");
+        let ratio = bytes("planned_peak_bytes") / bytes("peak_heap_bytes");
+        println!("{id}: planned peak / measured peak = {ratio:.3}");
+        // The bound has to hold; 15 % is what a budget may be asked too much.
+        match (1.0..=1.15).contains(&ratio) {
+            true => Ok(()),
+            false => Err(format!("planned is {ratio:.3} of what was measured")),
+        }
+    });
+}

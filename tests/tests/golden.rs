@@ -71,6 +71,7 @@ fn tract_agrees_with_onnxruntime() {
         precision: Precision::F32,
         sequences: &[32],
         shapes: &[],
+        heap: None,
         labels: &[],
         tokenizer: None,
         metrics: BTreeMap::new(),

@@ -11,9 +11,9 @@ use dram_runtime::pack::{DEFAULT_MAX_DROP, PackOptions, PackReport, pack};
 use dram_runtime::plan::Size;
 use dram_runtime::{Precision, Task};
 
-use crate::Answer;
 use crate::arguments::{named_shape, shapes};
 use crate::output::{Output, table};
+use crate::{ALLOCATOR, Answer};
 
 /// Optimize, quantize, gate on accuracy, and write the bundle
 #[derive(Debug, Args)]
@@ -68,6 +68,7 @@ impl Pack {
             task: self.task,
             sequences: self.seq.as_ref().map(|lengths| lengths.iter().map(|n| n.get()).collect()),
             shapes: shapes(&self.shape),
+            heap: Some(&ALLOCATOR),
             precision: self.precision,
             evaluate: self.eval.clone(),
             max_drop: self.max_drop,

@@ -39,6 +39,7 @@ pub(crate) fn small(seed: u16, golden: &[Example]) -> Vec<u8> {
         precision: Precision::F32,
         sequences: &[],
         shapes: &[],
+        heap: None,
         labels: &[],
         tokenizer: None,
         metrics: BTreeMap::new(),

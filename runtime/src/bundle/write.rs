@@ -8,7 +8,7 @@ use super::{ALIGNMENT, DIGEST, HEADER_BYTES, KEY, MAGIC, SIGNATURE, VERSION, rea
 use crate::error::{Error, Result};
 use crate::golden::Example;
 use crate::graph::Graph;
-use crate::manifest::{Extent, GoldenEntry, Manifest, Task, TensorEntry};
+use crate::manifest::{Extent, GoldenEntry, Heap, Manifest, Task, TensorEntry};
 use crate::quantize::Precision;
 use crate::shapes::Shapes;
 use crate::tensor::Tensor;
@@ -27,6 +27,8 @@ pub struct Parts<'a> {
     pub sequences: &'a [usize],
     /// Shapes to plan for where the model takes other things than sequences.
     pub shapes: &'a [Shapes],
+    /// What tract was measured to take from the heap for them.
+    pub heap: Option<Heap>,
     /// One a column of the output, for [`Task::Classify`].
     pub labels: &'a [String],
     /// The text of `tokenizer.json`.
@@ -90,6 +92,7 @@ pub fn image(parts: &Parts) -> Vec<u8> {
         precision: parts.precision,
         sequences: parts.sequences.to_vec(),
         shapes: parts.shapes.to_vec(),
+        heap: parts.heap,
         labels: parts.labels.to_vec(),
         lineage: parts.graph.metadata.clone(),
         metrics: parts.metrics.clone(),

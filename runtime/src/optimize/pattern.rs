@@ -146,6 +146,8 @@ impl<'a> View<'a> {
 /// Small graphs by hand, for the tests of the passes.
 #[cfg(test)]
 pub(super) mod by_hand {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::graph::Dim;
 
