@@ -3,15 +3,17 @@
 //!
 //! Only this module and `onnx` name tract.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tract_core::internal::Cost;
+use tract_core::optim::Optimizer;
 use tract_onnx::pb;
 use tract_onnx::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::graph::{DRAM_DOMAIN, Graph, Node};
-use crate::rewrite;
+use crate::rewrite::{self, operators};
 use crate::tensor::{self, DType};
 
 /// Element type and concrete shape of a value.
@@ -41,10 +43,13 @@ impl Compiled {
     /// # Errors
     /// [`Error::Engine`] with tract's report.
     pub(crate) fn new(graph: &Graph, inputs: &[Fact]) -> Result<Compiled> {
-        let doing = || format!("preparing `{}` for {}", graph.name, list(graph, inputs));
-        let model = typed(graph, inputs).map_err(Error::engine(doing()))?;
-        let optimized = model.into_optimized().map_err(Error::engine(doing()))?;
-        let plan = optimized.into_runnable().map_err(Error::engine(doing()))?;
+        let doing = format!("preparing `{}` for {}", graph.name, list(graph, inputs));
+        let plan = guarded(doing, || {
+            let mut model = typed(graph, inputs)?;
+            let codegen = Optimizer::codegen().stopping_at(most_steps(&model));
+            model.optimize_with_session(&mut codegen.session())?;
+            model.into_runnable()
+        })?;
         Ok(Compiled { name: graph.name.clone(), plan })
     }
 
@@ -53,12 +58,11 @@ impl Compiled {
     /// # Errors
     /// [`Error::Engine`] with tract's report.
     pub(crate) fn run(&self, inputs: &[tensor::Tensor]) -> Result<Vec<tensor::Tensor>> {
-        let values = inputs.iter().map(|input| to_tract(input).map(Tensor::into_tvalue));
-        values
-            .collect::<TractResult<TVec<TValue>>>()
-            .and_then(|values| self.plan.run(values))
-            .and_then(|outputs| outputs.iter().map(|output| from_tract(output)).collect())
-            .map_err(Error::engine(format!("running `{}`", self.name)))
+        guarded(format!("running `{}`", self.name), || {
+            let values = inputs.iter().map(|input| to_tract(input).map(Tensor::into_tvalue));
+            let outputs = self.plan.run(values.collect::<TractResult<TVec<TValue>>>()?)?;
+            outputs.iter().map(|output| from_tract(output)).collect()
+        })
     }
 
     /// Multiply-accumulates of one run, as tract counts them.
@@ -113,7 +117,8 @@ pub(crate) fn constant(graph: &Graph, inputs: &[Fact]) -> Option<tensor::Tensor>
 pub(crate) fn unsupported(graph: &Graph) -> Vec<String> {
     let onnx = tract_onnx::onnx();
     let known = |node: &Node| {
-        (node.is_onnx() && onnx.op_register.0.contains_key(&node.op))
+        (node.is_onnx()
+            && (onnx.op_register.0.contains_key(&node.op) || operators::knows(&node.op)))
             || node.domain == DRAM_DOMAIN
             || rewrite::takes(node)
     };
@@ -135,17 +140,42 @@ pub(crate) fn unsupported(graph: &Graph) -> Vec<String> {
     findings
 }
 
+/// What `work` gives, or its failure as an error: a report or a panic.
+///
+/// tract asserts and indexes where a model contradicts what it expects, so a model from outside can
+/// make it panic; what comes from outside must be refused instead. Nothing that `work` may have left
+/// half-done is used again: a model is dropped, and each run starts with a state of its own.
+fn guarded<T>(doing: String, work: impl FnOnce() -> TractResult<T>) -> Result<T> {
+    let panicked = |payload: Box<dyn std::any::Any + Send>| {
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        TractError::msg(format!("the engine gave up: {text}"))
+    };
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|payload| Err(panicked(payload)))
+        .map_err(Error::engine(doing))
+}
+
 fn typed(graph: &Graph, inputs: &[Fact]) -> TractResult<TypedModel> {
     // Symbolic dims written down by exporters clash with concrete inputs; tract infers its own.
     let onnx = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
-    let mut proto = crate::onnx::to_model(graph);
+    let graph = operators::rewrite(graph, inputs);
+    let mut proto = crate::onnx::to_model(&graph);
     proto.graph.iter_mut().for_each(leave_to_inference);
     let mut model = onnx.parse(&proto, None)?.model;
     for (index, input) in inputs.iter().enumerate() {
         let fact = InferenceFact::dt_shape(datum_type(input.dtype)?, &input.shape);
         model.set_input_fact(index, fact)?;
     }
-    model.into_typed()?.into_decluttered()
+    let mut model = model.into_typed()?;
+    Optimizer::declutter().stopping_at(most_steps(&model)).optimize(&mut model)?;
+    Ok(model)
+}
+
+/// Steps after which the optimizer must stop: two of its rules may undo each other for ever, as they do
+/// for recurrences with a matrix as state. Every step leaves a graph that computes the same.
+fn most_steps(model: &TypedModel) -> usize {
+    1_000 + 20 * model.nodes().len()
 }
 
 /// Forgets the symbolic dims of what subgraphs take, at any depth.

@@ -221,6 +221,16 @@ impl Node {
     }
 }
 
+impl Node {
+    /// As [`Node::subgraphs`], to rewrite them.
+    pub(crate) fn subgraphs_mut(&mut self) -> impl Iterator<Item = &mut Graph> {
+        self.attributes.values_mut().filter_map(|attribute| match attribute {
+            Attribute::Graph(graph) => Some(&mut **graph),
+            _ => None,
+        })
+    }
+}
+
 impl Graph {
     /// The node that writes `value`, by position; `None` for inputs and initializers.
     pub fn producer(&self, value: &str) -> Option<usize> {

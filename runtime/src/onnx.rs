@@ -17,6 +17,35 @@ use crate::error::{Error, Result};
 use crate::graph::{Attribute, Dim, Graph, Node, ValueSpec};
 use crate::tensor::{DType, Tensor};
 
+impl Tensor {
+    /// Reads the tensor at `path`, a file with one `TensorProto` (`onnx.save_tensor` writes it).
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::NotOnnx`], [`Error::Unsupported`] where its element type is not one of
+    /// [`DType`], or [`Error::Graph`] where shape and bytes contradict each other.
+    pub fn read_onnx(path: &Path) -> Result<Tensor> {
+        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        let file = path.display().to_string();
+        let proto = pb::TensorProto::decode(&bytes[..])
+            .map_err(|source| Error::NotOnnx { file: file.clone(), reason: source.to_string() })?;
+        let mut reader = Reader { folder: path.parent(), findings: Vec::new() };
+        let tensor = reader.tensor(&proto, &format!("tensor `{}`", proto.name))?;
+        tensor.ok_or(Error::Unsupported { model: file, findings: reader.findings })
+    }
+}
+
+impl DType {
+    /// Its number in ONNX files, as the attribute `to` of `Cast` gives it.
+    pub(crate) fn onnx_number(self) -> i64 {
+        i64::from(data_type(self) as i32)
+    }
+
+    /// The type that [`DType::onnx_number`] calls `number`.
+    pub(crate) fn of_onnx_number(number: i64) -> Option<DType> {
+        dtype(i32::try_from(number).ok()?)
+    }
+}
+
 /// The ONNX file format version that [`Graph::to_onnx`] writes; opset 17 needs 8.
 const IR_VERSION: i64 = 8;
 
@@ -71,6 +100,16 @@ fn decode(bytes: &[u8], file: &str, folder: Option<&Path>) -> Result<Graph> {
             "model-local functions ({}); inline them (`onnx.inliner`) and try again",
             names.join(", ")
         ));
+    }
+    // tract's schema knows tensor types only; any other decodes as none.
+    let typeless = |value: &&pb::ValueInfoProto| {
+        value.r#type.as_ref().is_none_or(|r#type| r#type.value.is_none())
+    };
+    for value in graph.input.iter().chain(&graph.output).filter(typeless) {
+        let name = &value.name;
+        reader
+            .findings
+            .push(format!("value `{name}`: not a tensor; sequences, maps and optionals"));
     }
     let mut result = reader.graph(graph)?;
     result.opsets = model.opset_import.iter().map(|o| (o.domain.clone(), o.version)).collect();
@@ -174,7 +213,7 @@ impl Reader<'_> {
         };
         let dims = tensor.shape.iter().flat_map(|shape| &shape.dim).enumerate();
         let shape = dims.map(|(axis, dim)| match &dim.value {
-            Some(DimValue::DimValue(extent)) if *extent > 0 => Dim::Fixed(*extent as usize),
+            Some(DimValue::DimValue(extent)) if *extent >= 0 => Dim::Fixed(*extent as usize),
             // PaddlePaddle's exporter names every open extent `?`; they need not be equal.
             Some(DimValue::DimParam(name)) if !matches!(name.as_str(), "" | "?") => {
                 Dim::Symbol(name.clone())
@@ -335,20 +374,31 @@ pub(crate) fn to_model(graph: &Graph) -> pb::ModelProto {
         producer_version: env!("CARGO_PKG_VERSION").to_owned(),
         opset_import: graph.opsets.iter().map(opset).collect(),
         metadata_props: graph.metadata.iter().map(property).collect(),
-        graph: Some(graph_proto(graph)),
+        graph: Some(graph_proto(graph, value_proto)),
         ..pb::ModelProto::default()
     }
 }
 
-fn graph_proto(graph: &Graph) -> pb::GraphProto {
+fn graph_proto(graph: &Graph, value: fn(&ValueSpec) -> pb::ValueInfoProto) -> pb::GraphProto {
     pb::GraphProto {
         name: graph.name.clone(),
-        input: graph.inputs.iter().map(value_proto).collect(),
-        output: graph.outputs.iter().map(value_proto).collect(),
+        input: graph.inputs.iter().map(value).collect(),
+        output: graph.outputs.iter().map(value).collect(),
         node: graph.nodes.iter().map(node_proto).collect(),
         initializer: graph.initializers.iter().map(|(name, t)| tensor_proto(name, t)).collect(),
         ..pb::GraphProto::default()
     }
+}
+
+/// A value of a subgraph without a shape may have been read without one: inference finds it.
+fn value_of_subgraph(value: &ValueSpec) -> pb::ValueInfoProto {
+    let mut proto = value_proto(value);
+    if let Some(TypeValue::TensorType(tensor)) =
+        proto.r#type.as_mut().and_then(|it| it.value.as_mut())
+    {
+        tensor.shape = tensor.shape.take().filter(|shape| !shape.dim.is_empty());
+    }
+    proto
 }
 
 fn value_proto(value: &ValueSpec) -> pb::ValueInfoProto {
@@ -405,7 +455,7 @@ fn attribute(name: &str, value: &Attribute) -> pb::AttributeProto {
             AttributeType::Tensor
         }
         Attribute::Graph(v) => {
-            proto.g = Some(graph_proto(v));
+            proto.g = Some(graph_proto(v, value_of_subgraph));
             AttributeType::Graph
         }
         Attribute::Ints(v) => {

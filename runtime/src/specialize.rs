@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::engine::{Compiled, Fact};
 use crate::error::Result;
 use crate::graph::Graph;
-use crate::rewrite;
+use crate::rewrite::{self, known_inputs};
 use crate::tensor::Tensor;
 
 /// Most compiled shapes that are kept beside the planned ones.
@@ -41,7 +41,10 @@ impl Specializations {
     /// # Errors
     /// Those of [`Compiled::new`].
     pub(crate) fn new(graph: &Graph, planned: &[Vec<Fact>]) -> Result<Specializations> {
-        let controls = rewrite::controls(graph);
+        let mut controls = rewrite::controls(graph);
+        controls.extend(known_inputs::deciding(graph));
+        controls.sort_unstable();
+        controls.dedup();
         let specialized = |facts: &Vec<Fact>| {
             Specialized::new(graph, facts.clone(), &[], Vec::new()).map(Arc::new)
         };
@@ -118,7 +121,8 @@ impl Specialized {
     ) -> Result<Specialized> {
         let known: Vec<(usize, Tensor)> =
             inputs.iter().copied().zip(values.iter().cloned()).collect();
-        let graph = rewrite::specialize(graph, &facts, &known)?;
+        let graph = known_inputs::fix(graph, &known);
+        let graph = rewrite::specialize(&graph, &facts, &known)?;
         let compiled = Compiled::new(&graph, &facts)?;
         Ok(Specialized { facts, controls: values, compiled })
     }

@@ -13,7 +13,9 @@ use crate::tensor::Tensor;
 
 mod branches;
 mod cum_sum;
+pub(crate) mod known_inputs;
 mod lstm;
+pub(crate) mod operators;
 
 pub(crate) use branches::controls;
 
