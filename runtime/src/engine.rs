@@ -108,7 +108,7 @@ pub(crate) fn evaluate(graph: &Graph, inputs: &[tensor::Tensor]) -> Result<Vec<t
 /// What the only output of `graph` is for all inputs of these types and shapes; `None` where that hangs on
 /// their values.
 pub(crate) fn constant(graph: &Graph, inputs: &[Fact]) -> Option<tensor::Tensor> {
-    let model = typed(graph, inputs).ok()?;
+    let model = guarded(format!("evaluating `{}`", graph.name), || typed(graph, inputs)).ok()?;
     let output = model.outputs.first()?;
     from_tract(model.outlet_fact(*output).ok()?.konst.as_ref()?).ok()
 }

@@ -8,6 +8,7 @@ mod dependencies;
 mod dram;
 mod errors;
 mod golden;
+mod operators;
 mod serve;
 mod text;
 mod trust;
