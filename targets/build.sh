@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# targets/build.sh TRIPLE [CARGO ARGUMENT]...
+#
+# Runs cargo for a target that targets/setup.sh has prepared; without arguments it builds what is
+# shipped to a board, target/TRIPLE/dist/dram. Programs are static: the board's C library plays no part.
+# `test` and `run` emulate the processor $CPU (targets/emulate.sh).
+set -euo pipefail
+targets=$(cd "$(dirname "$0")" && pwd)
+TARGETS_DIR=${TARGETS_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/dram-targets}
+triple=${1:?usage: targets/build.sh TRIPLE [CARGO ARGUMENT]...}
+shift
+[ $# -gt 0 ] || set -- build --profile dist --bin dram
+
+flags="-C target-feature=+crt-static"
+case $triple in
+aarch64-*)
+    # The name that Rust expects a C compiler for musl to have is not the name of Debian's.
+    export CC_aarch64_unknown_linux_musl=aarch64-linux-gnu-gcc
+    linker=aarch64-linux-gnu-gcc
+    runner="$targets/emulate.sh ${CPU:-cortex-a53}"
+    ;;
+armv7-*)
+    linker=arm-linux-gnueabihf-gcc
+    runner="$targets/emulate.sh ${CPU:-cortex-a7}"
+    # Every 32-bit board of the table has these; without them each multiply-add is a function call.
+    flags="-C target-feature=+crt-static,+vfp4,+neon"
+    ;;
+x86_64-*-musl) linker=musl-gcc ;;
+x86_64-*) linker=cc ;;
+*)
+    echo "targets/build.sh: unknown target \`$triple\`" >&2
+    exit 2
+    ;;
+esac
+
+cargo=cargo
+if ! { command -v rustup && rustup target list --installed | grep -qx "$triple"; } >/dev/null 2>&1 &&
+    [ -e "$TARGETS_DIR/sysroot/lib/rustlib/$triple" ]; then
+    cargo=/usr/bin/cargo
+    export RUSTC=/usr/bin/rustc
+    flags="$flags --sysroot=$TARGETS_DIR/sysroot"
+fi
+name=${triple//-/_}
+export "CARGO_TARGET_${name^^}_LINKER=$linker" "CARGO_TARGET_${name^^}_RUSTFLAGS=$flags"
+[ -z "${runner:-}" ] || export "CARGO_TARGET_${name^^}_RUNNER=$runner"
+exec "$cargo" "$@" --target "$triple"
