@@ -9,9 +9,12 @@ targets=$(cd "$(dirname "$0")" && pwd)
 TARGETS_DIR=${TARGETS_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/dram-targets}
 triple=${1:?usage: targets/build.sh TRIPLE [CARGO ARGUMENT]...}
 shift
-[ $# -gt 0 ] || set -- build --profile dist --bin dram
-
 flags="-C target-feature=+crt-static"
+if [ $# = 0 ]; then
+    set -- build --profile dist --bin dram
+    # Tables for unwinding are a megabyte, and this profile aborts on a panic.
+    flags="$flags -C force-unwind-tables=no"
+fi
 case $triple in
 aarch64-*)
     # The name that Rust expects a C compiler for musl to have is not the name of Debian's.
@@ -22,8 +25,11 @@ aarch64-*)
 armv7-*)
     linker=arm-linux-gnueabihf-gcc
     runner="$targets/emulate.sh ${CPU:-cortex-a7}"
-    # Every 32-bit board of the table has these; without them each multiply-add is a function call.
-    flags="-C target-feature=+crt-static,+vfp4,+neon"
+    # Cortex-A7 and later have both; without them each multiply-add is a function call.
+    flags="$flags -C target-feature=+vfp4,+neon"
+    # The default linker of binutils 2.40 gives a static program of this size wrong addresses for the C
+    # library's own choices of `memcpy`, and it ends before `main`.
+    flags="$flags -C link-arg=-fuse-ld=gold"
     ;;
 x86_64-*-musl) linker=musl-gcc ;;
 x86_64-*) linker=cc ;;
