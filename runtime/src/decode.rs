@@ -18,20 +18,23 @@ pub struct Scored {
     pub probability: f32,
 }
 
-/// Labels with the softmax of `logits`, the likeliest first, equal ones in the order of `labels`.
-///
-/// # Panics
-/// Where there are not as many labels as logits; a session checks that when it opens.
-pub(crate) fn labels(labels: &[String], logits: &[f32]) -> Prediction {
-    assert_eq!(labels.len(), logits.len(), "a session has a label for each column of its output");
+/// Probabilities that add up to 1, from logits: `[labels]` to `[labels]`.
+pub(crate) fn softmax(logits: &[f32]) -> Vec<f32> {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let powers: Vec<f32> = logits.iter().map(|logit| (logit - largest).exp()).collect();
     let sum: f32 = powers.iter().sum();
-    let mut scored: Vec<Scored> = labels
-        .iter()
-        .zip(powers)
-        .map(|(label, power)| Scored { label: label.clone(), probability: power / sum })
-        .collect();
+    powers.into_iter().map(|power| power / sum).collect()
+}
+
+/// Labels with their probabilities, the likeliest first, equal ones in the order of `labels`.
+///
+/// # Panics
+/// Where there are not as many labels as probabilities; a session checks that.
+pub(crate) fn ranked(labels: &[String], probabilities: &[f32]) -> Prediction {
+    assert_eq!(labels.len(), probabilities.len(), "a session has as many labels as probabilities");
+    let scored = labels.iter().zip(probabilities);
+    let mut scored: Vec<Scored> =
+        scored.map(|(label, &probability)| Scored { label: label.clone(), probability }).collect();
     scored.sort_by(|a, b| b.probability.total_cmp(&a.probability));
     Prediction::Labels(scored)
 }
@@ -45,7 +48,7 @@ mod tests {
         let names = ["a", "b", "c"].map(str::to_owned);
         // softmax(0, ln 3, -inf) = 1/4, 3/4, 0.
         let Prediction::Labels(scored) =
-            labels(&names, &[1000.0, 1000.0 + 3.0_f32.ln(), f32::NEG_INFINITY])
+            ranked(&names, &softmax(&[1000.0, 1000.0 + 3.0_f32.ln(), f32::NEG_INFINITY]))
         else {
             unreachable!("labels were asked for")
         };

@@ -10,7 +10,7 @@ use crate::tensor::{DType, Tensor};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Task {
-    /// Text to labels with probabilities: the first output holds logits.
+    /// Text, or tensors, to labels with probabilities: the first output holds logits.
     Classify,
     /// Text to a vector: the first output.
     Embed,

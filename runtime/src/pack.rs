@@ -165,7 +165,13 @@ impl Belongings {
     }
 
     fn check(&self, graph: &Graph) -> Result<()> {
-        if self.task != Task::Raw && self.tokenizer.is_none() {
+        let takes_text = match self.task {
+            Task::Embed => true,
+            // Windows of a sensor have labels too.
+            Task::Classify => session::takes_ids(graph),
+            Task::Raw => false,
+        };
+        if takes_text && self.tokenizer.is_none() {
             return Err(Error::Missing {
                 what: "tokenizer",
                 next: "give the `tokenizer.json` it was trained with: `--tokenizer FILE`, or pack it with `--task raw`",

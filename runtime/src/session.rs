@@ -173,14 +173,51 @@ impl Session {
     /// What the model says of `text`. A text that is longer than the longest sequence is cut off.
     ///
     /// # Errors
-    /// [`Error::Missing`] where the model has no tokenizer; [`Error::Engine`].
+    /// [`Error::Missing`] where the model has no tokenizer; [`Error::Labels`] where it gives more than
+    /// one number a label; [`Error::Engine`].
     pub fn predict(&self, text: &str) -> Result<Prediction> {
+        let scores = self.scores(text)?;
+        let labels = &self.manifest().labels;
+        match self.manifest().task {
+            Task::Classify if scores.len() != labels.len() => Err(self.unlabelled(scores.len())),
+            Task::Classify => Ok(decode::ranked(labels, &scores)),
+            Task::Embed | Task::Raw => Ok(Prediction::Embedding(scores)),
+        }
+    }
+
+    /// The first output for `text`: with [`Task::Classify`] the probability of each label, 0 to 1, in
+    /// the manifest's order; otherwise the vector as it comes.
+    ///
+    /// # Errors
+    /// As [`Session::predict`].
+    pub fn scores(&self, text: &str) -> Result<Vec<f32>> {
         let ids = self.tokenizer()?.ids(text)?;
-        let values = self.first_output(&ids)?;
-        Ok(match self.manifest().task {
-            Task::Classify => decode::labels(&self.manifest().labels, &values),
-            Task::Embed | Task::Raw => Prediction::Embedding(values),
-        })
+        self.scored(self.first_output(&ids)?)
+    }
+
+    /// The same for tensors, as [`Session::run`] takes them; of a batch, row after row.
+    ///
+    /// # Errors
+    /// As [`Session::run`]; [`Error::Labels`] where the first output has no number for each label.
+    pub fn scores_of(&self, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<f32>> {
+        let outputs = self.run(inputs)?;
+        self.scored(values(outputs.first().map(|(_, tensor)| tensor))?)
+    }
+
+    fn scored(&self, values: Vec<f32>) -> Result<Vec<f32>> {
+        let labels = self.manifest().labels.len();
+        match self.manifest().task {
+            Task::Classify if labels == 0 || !values.len().is_multiple_of(labels) => {
+                Err(self.unlabelled(values.len()))
+            }
+            Task::Classify => Ok(values.chunks_exact(labels).flat_map(decode::softmax).collect()),
+            Task::Embed | Task::Raw => Ok(values),
+        }
+    }
+
+    fn unlabelled(&self, width: usize) -> Error {
+        let output = self.graph.outputs.first().map_or(String::new(), |output| output.name.clone());
+        Error::Labels { labels: self.manifest().labels.len(), output, width }
     }
 
     fn tokenizer(&self) -> Result<&Text> {
@@ -199,8 +236,7 @@ impl Session {
                 self.run_tract(tract, &self.padded(ids, length))?
             }
         };
-        let values = outputs.first().and_then(Tensor::to_f32);
-        values.ok_or_else(|| Error::graph("the first output", "f32 values", "another type"))
+        values(outputs.first())
     }
 
     fn run_kernels(&self, kernels: &Kernels, ids: &[i64], mask: &[i64]) -> Result<Vec<Tensor>> {
@@ -333,12 +369,7 @@ impl Session {
     pub fn example(&self, sequence: usize) -> BTreeMap<String, Tensor> {
         // The first ids exist in every vocabulary.
         let ids: Vec<i64> = (0..sequence as i64).map(|place| 1 + place % 7).collect();
-        let text_inputs = self
-            .graph
-            .inputs
-            .iter()
-            .all(|input| input.dtype == DType::I64 && input.shape.len() == 2);
-        let tensors = match text_inputs {
+        let tensors = match takes_ids(&self.graph) {
             true => self.padded(&ids, sequence),
             false => self.example_facts(sequence).iter().map(prepare::pattern).collect(),
         };
@@ -509,6 +540,11 @@ fn on_kernels(graph: &Graph) -> bool {
     graph.nodes.iter().any(|node| node.domain == DRAM_DOMAIN)
 }
 
+/// Whether all that goes in is `[batch, sequence]` of i64, as a tokenizer gives.
+pub(crate) fn takes_ids(graph: &Graph) -> bool {
+    graph.inputs.iter().all(|input| input.dtype == DType::I64 && input.shape.len() == 2)
+}
+
 /// The part that an i64 input `[batch, sequence]` plays, by the names that exporters give.
 enum InputKind {
     Ids,
@@ -642,6 +678,12 @@ fn with_constants(bundle: &Bundle, graph: &Graph) -> Result<Graph> {
     let initializers = bundle.manifest().tensors.iter().map(tensor).collect::<Result<_>>()?;
     debug_assert!(graph.nodes.iter().all(Node::is_onnx), "tract runs no operators of ours");
     Ok(Graph { initializers, ..graph.clone() })
+}
+
+/// The values of the first output.
+fn values(output: Option<&Tensor>) -> Result<Vec<f32>> {
+    let values = output.and_then(Tensor::to_f32);
+    values.ok_or_else(|| Error::graph("the first output", "f32 values", "another type"))
 }
 
 /// Output `index` of each row of a batch, one below the other.

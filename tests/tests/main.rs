@@ -2,6 +2,7 @@
 //! numbers that another program computed.
 
 mod bundle;
+mod c_interface;
 mod command_line;
 mod conformance;
 mod dependencies;
