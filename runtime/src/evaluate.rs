@@ -1,4 +1,5 @@
-//! A session against labelled data: accuracy and macro F1, or Spearman's rank correlation.
+//! A session against labelled data, texts or tensors: accuracy and macro F1, or Spearman's rank
+//! correlation.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,13 +7,17 @@ use std::time::Instant;
 
 use crate::decode::Prediction;
 use crate::error::{Error, Result};
+use crate::npy;
 use crate::session::Session;
+use crate::tensor::{DType, Tensor};
 
-/// Labelled examples of a tab-separated file.
+/// Labelled examples of a file.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Examples {
     /// `text` and `label`.
     Labelled(Vec<(String, String)>),
+    /// Tensors for a model with one input, and for each the index of its label.
+    Tensors(Vec<(Tensor, usize)>),
     /// `sentence1`, `sentence2` and `score`.
     Pairs(Vec<(String, String, f32)>),
 }
@@ -20,13 +25,13 @@ pub enum Examples {
 /// What was measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Evaluation {
-    /// On labelled texts.
+    /// On labelled texts or tensors.
     Classification {
-        /// Share of texts whose likeliest label is the right one.
+        /// Share of examples whose likeliest label is the right one.
         accuracy: f64,
         /// Mean over the labels that occur of the harmonic mean of precision and recall.
         macro_f1: f64,
-        /// Number of texts.
+        /// Number of examples.
         examples: usize,
         /// Time for all of them.
         seconds: f64,
@@ -54,11 +59,42 @@ impl Evaluation {
 
 impl Examples {
     /// Reads a tab-separated file whose first line names its columns: `text` and `label`, or
-    /// `sentence1`, `sentence2` and `score`, in any order.
+    /// `sentence1`, `sentence2` and `score`, in any order. Of `NAME.npy` every row is an example, and
+    /// `NAME.labels.npy` beside it holds as many indices of labels, of type u8, i32 or i64.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Data`] with the line that does not read.
     pub fn read(path: &Path) -> Result<Examples> {
+        match path.extension().is_some_and(|extension| extension == "npy") {
+            true => Examples::read_tensors(path),
+            false => Examples::read_table(path),
+        }
+    }
+
+    fn read_tensors(path: &Path) -> Result<Examples> {
+        let (tensor, beside) = (npy::read(path)?, path.with_extension("labels.npy"));
+        let indices = npy::read(&beside)?;
+        let refuse = |path: &Path, expected: String, got: &Tensor| Error::Data {
+            path: path.to_owned(),
+            place: "shape".to_owned(),
+            expected,
+            got: format!("{got:?}"),
+        };
+        let rows = match tensor.shape() {
+            [rows, _, ..] if !tensor.is_empty() => *rows,
+            _ => return Err(refuse(path, "[examples, ...], and at least one".to_owned(), &tensor)),
+        };
+        let labels = whole(&indices).filter(|labels| labels.len() == rows);
+        let labels = labels
+            .ok_or_else(|| refuse(&beside, format!("[{rows}] of u8, i32 or i64"), &indices))?;
+        let shape = [&[1], &tensor.shape()[1..]].concat();
+        let row = |bytes: &[u8]| Tensor::from_bytes(tensor.dtype(), &shape, bytes.to_vec());
+        let examples = tensor.bytes().chunks_exact(tensor.bytes().len() / rows).zip(labels);
+        let examples = examples.map(|(bytes, label)| Ok((row(bytes)?, label)));
+        Ok(Examples::Tensors(examples.collect::<Result<_>>()?))
+    }
+
+    fn read_table(path: &Path) -> Result<Examples> {
         let content = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
         let mut lines = content.lines().enumerate().filter(|(_, line)| !line.is_empty());
         let header: Vec<&str> =
@@ -118,6 +154,7 @@ impl Examples {
     pub fn len(&self) -> usize {
         match self {
             Examples::Labelled(examples) => examples.len(),
+            Examples::Tensors(examples) => examples.len(),
             Examples::Pairs(examples) => examples.len(),
         }
     }
@@ -141,14 +178,10 @@ pub fn evaluate(
     let start = Instant::now();
     match examples {
         Examples::Labelled(examples) => {
-            let pairs = classified(session, examples, progress)?;
-            let right = pairs.iter().filter(|(predicted, label)| predicted == label).count();
-            Ok(Evaluation::Classification {
-                accuracy: right as f64 / pairs.len() as f64,
-                macro_f1: macro_f1(&pairs),
-                examples: pairs.len(),
-                seconds: start.elapsed().as_secs_f64(),
-            })
+            Ok(classification(&classified(session, examples, progress)?, start))
+        }
+        Examples::Tensors(examples) => {
+            Ok(classification(&recognized(session, examples, progress)?, start))
         }
         Examples::Pairs(examples) => {
             let (cosines, scores) = compared(session, examples, progress)?;
@@ -161,7 +194,17 @@ pub fn evaluate(
     }
 }
 
-/// Predicted and true label of each example.
+fn classification(pairs: &[(String, &str)], start: Instant) -> Evaluation {
+    let right = pairs.iter().filter(|(predicted, label)| predicted == label).count();
+    Evaluation::Classification {
+        accuracy: right as f64 / pairs.len() as f64,
+        macro_f1: macro_f1(pairs),
+        examples: pairs.len(),
+        seconds: start.elapsed().as_secs_f64(),
+    }
+}
+
+/// Predicted and true label of each text.
 fn classified<'a>(
     session: &Session,
     examples: &'a [(String, String)],
@@ -179,19 +222,57 @@ fn classified<'a>(
     }
     let mut pairs = Vec::with_capacity(examples.len());
     for (done, (text, label)) in examples.iter().enumerate() {
-        let Prediction::Labels(scored) = session.predict(text)? else {
-            return Err(Error::Missing {
-                what: "labels",
-                next: "pack it with `--labels --task classify`",
-            });
-        };
-        pairs.push((
-            scored.into_iter().next().map_or(String::new(), |best| best.label),
-            label.as_str(),
-        ));
+        pairs.push((likeliest(session.predict(text)?)?, label.as_str()));
         progress(done + 1);
     }
     Ok(pairs)
+}
+
+/// Predicted and true label of each tensor.
+fn recognized<'a>(
+    session: &'a Session,
+    examples: &[(Tensor, usize)],
+    progress: &mut dyn FnMut(usize),
+) -> Result<Vec<(String, &'a str)>> {
+    let labels = &session.manifest().labels;
+    let [input] = session.inputs() else {
+        return Err(Error::Missing {
+            what: "single input",
+            next: "give a table of `text` and `label`, which its tokenizer turns into all of them",
+        });
+    };
+    let mut pairs = Vec::with_capacity(examples.len());
+    for (done, (tensor, label)) in examples.iter().enumerate() {
+        let truth = labels.get(*label).ok_or_else(|| Error::Input {
+            name: "label".to_owned(),
+            expected: format!("an index below {}, the model's number of labels", labels.len()),
+            got: format!("{label} of example {done}"),
+        })?;
+        let inputs = BTreeMap::from([(input.name.clone(), tensor.clone())]);
+        pairs.push((likeliest(session.predict_tensors(&inputs)?)?, truth.as_str()));
+        progress(done + 1);
+    }
+    Ok(pairs)
+}
+
+fn likeliest(prediction: Prediction) -> Result<String> {
+    match prediction {
+        Prediction::Labels(scored) => {
+            Ok(scored.into_iter().next().map_or(String::new(), |best| best.label))
+        }
+        Prediction::Embedding(_) => {
+            Err(Error::Missing { what: "labels", next: "pack it with `--labels --task classify`" })
+        }
+    }
+}
+
+/// The values of a tensor of whole numbers; `None` of any other, and where one is negative.
+fn whole(tensor: &Tensor) -> Option<Vec<usize>> {
+    match tensor.dtype() {
+        DType::U8 => Some(tensor.bytes().iter().map(|&value| value.into()).collect()),
+        DType::I32 => tensor.to_i32()?.into_iter().map(|value| value.try_into().ok()).collect(),
+        _ => tensor.to_i64()?.into_iter().map(|value| value.try_into().ok()).collect(),
+    }
 }
 
 fn compared(

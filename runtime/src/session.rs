@@ -176,7 +176,18 @@ impl Session {
     /// [`Error::Missing`] where the model has no tokenizer; [`Error::Labels`] where it gives more than
     /// one number a label; [`Error::Engine`].
     pub fn predict(&self, text: &str) -> Result<Prediction> {
-        let scores = self.scores(text)?;
+        self.prediction(self.scores(text)?)
+    }
+
+    /// The same for tensors, as [`Session::run`] takes them, with a batch of one.
+    ///
+    /// # Errors
+    /// As [`Session::scores_of`].
+    pub fn predict_tensors(&self, inputs: &BTreeMap<String, Tensor>) -> Result<Prediction> {
+        self.prediction(self.scores_of(inputs)?)
+    }
+
+    fn prediction(&self, scores: Vec<f32>) -> Result<Prediction> {
         let labels = &self.manifest().labels;
         match self.manifest().task {
             Task::Classify if scores.len() != labels.len() => Err(self.unlabelled(scores.len())),

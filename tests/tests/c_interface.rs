@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::tempdir;
 
-use crate::dram::{dram, intents, root, skip, text};
+use crate::dram::{built, dram, intents, root, skip, text};
 
 const TEXTS: [&str; 3] =
     ["wake me at six", "what is the weather in Oslo", "transfer 20 dollars to mum"];
@@ -65,9 +65,10 @@ fn a_c_program_answers_as_the_command_does() {
     let expected: String = (0..TEXTS.len()).map(best).collect();
 
     let folder = tempdir().expect("a folder");
-    let libraries = libraries();
+    let libraries = built(&["--lib"], "libdram.a");
+    let libraries = libraries.parent().expect("it is in a folder");
     let [shared, linked] =
-        ["libdram.so", "libdram.a"].map(|library| example(folder.path(), &libraries, library));
+        ["libdram.so", "libdram.a"].map(|library| example(folder.path(), libraries, library));
     for program in [&shared, &linked] {
         assert_eq!(succeed(Command::new(program).arg(intents()).args(TEXTS)), expected);
     }
@@ -90,21 +91,6 @@ fn example(folder: &Path, libraries: &Path, library: &str) -> PathBuf {
     command.arg(format!("-Wl,-rpath,{}", text(libraries)));
     succeed(command.args(["-lpthread", "-ldl", "-lm"]));
     program
-}
-
-/// Where the libraries are, once they are built: with the packages of `cargo test`, as in `program`.
-fn libraries() -> PathBuf {
-    let mut build = Command::new(env!("CARGO"));
-    build.current_dir(root()).args(["build", "--lib", "--message-format=json"]);
-    if !cfg!(debug_assertions) {
-        build.arg("--release");
-    }
-    let messages = succeed(build.stderr(Stdio::inherit()));
-    let documents = messages.lines().filter_map(|line| serde_json::from_str(line).ok());
-    let files = documents.filter_map(|it: serde_json::Value| it["filenames"].as_array().cloned());
-    let mut paths = files.flatten().filter_map(|file| file.as_str().map(PathBuf::from));
-    let library = paths.find(|path| path.file_name().is_some_and(|name| name == "libdram.a"));
-    library.expect("cargo names the library").parent().expect("in a folder").to_owned()
 }
 
 fn strict(compiler: &str) -> Command {

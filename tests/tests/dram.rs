@@ -65,23 +65,27 @@ pub(crate) fn dram_reading(stdin: &str, arguments: &[&str]) -> Outcome {
 pub(crate) fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
-        if let Some(path) = std::env::var_os("DRAM") {
-            return PathBuf::from(path);
-        }
-        // Without `-p`: the same packages as `cargo test`, so the same features and no second build.
-        let mut build = Command::new(env!("CARGO"));
-        build.current_dir(root()).args(["build", "--bin", "dram", "--message-format=json"]);
-        if !cfg!(debug_assertions) {
-            build.arg("--release");
-        }
-        let output = build.stderr(Stdio::inherit()).output().expect("cargo runs");
-        assert!(output.status.success(), "`cargo build --bin dram` failed");
-        let messages = String::from_utf8(output.stdout).expect("cargo writes UTF-8");
-        let mut documents = messages.lines().filter_map(|line| serde_json::from_str(line).ok());
-        let executable =
-            documents.find_map(|it: Value| it["executable"].as_str().map(PathBuf::from));
-        executable.expect("cargo names the executable")
+        let elsewhere = std::env::var_os("DRAM").map(PathBuf::from);
+        elsewhere.unwrap_or_else(|| built(&["--bin", "dram"], "dram"))
     })
+}
+
+/// The file `name` of a target that cargo builds, once it has.
+pub(crate) fn built(target: &[&str], name: &str) -> PathBuf {
+    // Without `-p`: the same packages as `cargo test`, so the same features and no second build.
+    let mut build = Command::new(env!("CARGO"));
+    build.current_dir(root()).args(["build", "--message-format=json"]).args(target);
+    if !cfg!(debug_assertions) {
+        build.arg("--release");
+    }
+    let output = build.stderr(Stdio::inherit()).output().expect("cargo runs");
+    assert!(output.status.success(), "{build:?} failed");
+    let messages = String::from_utf8(output.stdout).expect("cargo writes UTF-8");
+    let documents = messages.lines().filter_map(|line| serde_json::from_str(line).ok());
+    let files = documents.filter_map(|it: Value| it["filenames"].as_array().cloned());
+    let mut paths = files.flatten().filter_map(|file| file.as_str().map(PathBuf::from));
+    let path = paths.find(|path| path.file_name().is_some_and(|file| file == name));
+    path.expect("cargo names the file")
 }
 
 /// The repository's top folder.

@@ -13,3 +13,4 @@ mod operators;
 mod serve;
 mod text;
 mod trust;
+mod windows;

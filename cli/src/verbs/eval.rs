@@ -17,7 +17,8 @@ pub(crate) struct Eval {
     /// A bundle
     file: PathBuf,
 
-    /// TSV with a header: `text` and `label`, or `sentence1`, `sentence2` and `score`
+    /// TSV with a header: `text` and `label`, or `sentence1`, `sentence2` and `score`; or `NAME.npy`, an
+    /// example a row, with the indices of their labels in `NAME.labels.npy`
     data: PathBuf,
 
     #[command(flatten)]
@@ -38,7 +39,7 @@ impl Eval {
                     [accuracy, macro_f1].map(|share| format!("{:.2} %", 100.0 * share));
                 output.result(
                     &format_args!(
-                        "accuracy {accurate}, macro F1 {f1}\n{examples} texts, {rate:.0} a second\n"
+                        "accuracy {accurate}, macro F1 {f1}\n{examples} examples, {rate:.0} a second\n"
                     ),
                     &json!({
                         "accuracy": accuracy,

@@ -51,8 +51,8 @@ pub(crate) struct Pack {
         .try_map(|name| name.parse::<Precision>()))]
     precision: Precision,
 
-    /// Measure f32 and the packed precision on this TSV
-    #[arg(long, value_name = "DATA.tsv")]
+    /// Measure f32 and the packed precision on this TSV, or `.npy` with labels, as `dram eval` takes it
+    #[arg(long, value_name = "DATA")]
     eval: Option<PathBuf>,
 
     /// Refuse to lose more than this against f32, in percentage points
