@@ -46,6 +46,7 @@ pub(crate) enum Verb {
     Install(verbs::install::Install),
     Rollback(verbs::rollback::Rollback),
     Boards(verbs::boards::Boards),
+    Fit(verbs::fit::Fit),
     Doctor(verbs::doctor::Doctor),
 }
 
@@ -68,6 +69,7 @@ impl Verb {
             Verb::Install(install) => install.call(output),
             Verb::Rollback(rollback) => rollback.call(output),
             Verb::Boards(boards) => boards.call(output),
+            Verb::Fit(fit) => fit.call(output),
             Verb::Doctor(doctor) => doctor.call(output),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fs::read_to_string;
 
+use dram_runtime::Budget;
 use dram_targets::boards::{Board, boards};
 
 use crate::process::kibibytes;
@@ -71,6 +72,16 @@ pub(crate) fn ram_available_bytes() -> Option<u64> {
         Some(limit.saturating_sub(number("/sys/fs/cgroup/memory.current")?))
     };
     Some(group().map_or(available, |left| left.min(available)))
+}
+
+/// Size of the largest cache of the first core.
+pub(crate) fn cache_bytes() -> Option<u64> {
+    let caches = std::fs::read_dir("/sys/devices/system/cpu/cpu0/cache").ok()?;
+    let sizes = caches.filter_map(|cache| {
+        let size = read_to_string(cache.ok()?.path().join("size")).ok()?;
+        size.trim().parse().ok().map(Budget::ram_bytes)
+    });
+    sizes.max()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! 1 no (does not fit, gate missed, findings), 2 error.
 
 mod arguments;
+mod calibration;
 mod machine;
 mod output;
 mod process;

@@ -1,7 +1,7 @@
 //! The boards we know, as plain numbers: what a model has to fit into, and how each number is known.
 //!
 //! Peaks are ceilings that no program passes, not promises: they bound the best time from below
-//! ([`Board::least_nanoseconds`]) and say which arithmetic a core is good at. Measure before you
+//! ([`Peaks::least_nanoseconds`]) and say which arithmetic a core is good at. Measure before you
 //! promise a latency.
 
 mod cores;
@@ -63,7 +63,20 @@ pub enum Known {
     Estimated,
 }
 
-/// What one inference asks of a board; the input of [`Board::least_nanoseconds`].
+/// Ceilings of a machine: of one core, and of the memory that all cores share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peaks {
+    /// Multiply-accumulates in f32 that one core does in a second.
+    pub f32_macs_per_second: u64,
+    /// Those of int8 by int8 into i32.
+    pub int8_macs_per_second: u64,
+    /// Bytes that memory gives in a second, to all cores together.
+    pub memory_bytes_per_second: u64,
+    /// Cores that can work at once; zero counts as one.
+    pub cores: u32,
+}
+
+/// What one inference asks of a machine; the input of [`Peaks::least_nanoseconds`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Work {
     /// Multiply-accumulates in f32.
@@ -85,28 +98,41 @@ pub fn find(id: &str) -> Option<&'static Board> {
 }
 
 impl Board {
-    /// No program on this board does `work` in fewer nanoseconds: the slower of its arithmetic at
-    /// peak and its memory traffic at full bandwidth (the roofline of Williams et al., 2009).
+    /// What a program may reach on it at the very best.
+    pub fn peaks(&self) -> Peaks {
+        let per_second =
+            |macs: Figure<u32>| u64::from(macs.value) * u64::from(self.clock_mhz.value) * 1_000_000;
+        Peaks {
+            f32_macs_per_second: per_second(self.core.f32_macs_per_cycle),
+            int8_macs_per_second: per_second(self.core.int8_macs_per_cycle),
+            memory_bytes_per_second: self.memory_bytes_per_second.value,
+            cores: self.cores.value,
+        }
+    }
+}
+
+impl Peaks {
+    /// No program does `work` in fewer nanoseconds: the slower of its arithmetic at peak and its memory
+    /// traffic at full bandwidth (the roofline of Williams et al., 2009).
     ///
-    /// `threads` beyond the number of cores, and zero, count as the nearest possible number. The
-    /// result saturates at [`u64::MAX`].
+    /// `threads` beyond the number of cores, and zero, count as the nearest possible number; a rate of
+    /// zero counts as one a second. The result saturates at [`u64::MAX`].
     ///
     /// ```
     /// use dram_targets::boards::{find, Work};
-    /// let pi4 = find("rpi-4").unwrap();
+    /// let pi4 = find("rpi-4").unwrap().peaks();
     /// // 6,000 MACs at 4 a cycle are 1,500 cycles, at 1.5 GHz a microsecond.
     /// let work = Work { f32_macs: 6_000, ..Work::default() };
     /// assert_eq!(pi4.least_nanoseconds(&work, 1), 1_000);
     /// ```
     pub fn least_nanoseconds(&self, work: &Work, threads: u32) -> u64 {
-        let threads = u128::from(threads.clamp(1, self.cores.value));
-        let cycles =
-            |macs: u64, per_cycle: u32| u128::from(macs).div_ceil(u128::from(per_cycle) * threads);
-        let cycles = cycles(work.f32_macs, self.core.f32_macs_per_cycle.value)
-            + cycles(work.int8_macs, self.core.int8_macs_per_cycle.value);
-        let computing = (cycles * 1_000).div_ceil(u128::from(self.clock_mhz.value));
-        let reading = (u128::from(work.bytes_read) * 1_000_000_000)
-            .div_ceil(u128::from(self.memory_bytes_per_second.value));
+        let threads = u128::from(threads.clamp(1, self.cores.max(1)));
+        let nanoseconds = |count: u64, per_second: u64, threads: u128| {
+            (u128::from(count) * 1_000_000_000).div_ceil(u128::from(per_second.max(1)) * threads)
+        };
+        let computing = nanoseconds(work.f32_macs, self.f32_macs_per_second, threads)
+            + nanoseconds(work.int8_macs, self.int8_macs_per_second, threads);
+        let reading = nanoseconds(work.bytes_read, self.memory_bytes_per_second, 1);
         u64::try_from(computing.max(reading)).unwrap_or(u64::MAX)
     }
 }
@@ -210,7 +236,7 @@ mod tests {
 
     #[test]
     fn the_slower_of_arithmetic_and_memory_bounds_the_time() {
-        let zero = find("rpi-zero-2w").unwrap(); // 4 f32 and 8 int8 MACs a cycle at 1 GHz, 3.6 GB/s
+        let zero = find("rpi-zero-2w").unwrap().peaks(); // 4 f32 and 8 int8 MACs a cycle at 1 GHz, 3.6 GB/s
         let work = |f32_macs, int8_macs, bytes_read| Work { f32_macs, int8_macs, bytes_read };
         for (work, threads, expected) in [
             (work(0, 0, 0), 1, 0),

@@ -8,6 +8,7 @@ mod conformance;
 mod dependencies;
 mod dram;
 mod errors;
+mod fit;
 mod golden;
 mod operators;
 mod serve;

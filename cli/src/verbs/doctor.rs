@@ -9,15 +9,25 @@ use dram_runtime::kernels::Cpu;
 use dram_runtime::plan::Size;
 use serde_json::json;
 
-use crate::output::Output;
+use crate::calibration::Calibration;
+use crate::output::{Output, table};
 use crate::{Answer, machine};
 
 /// Say what this machine is: processor features, cores, RAM, board
 #[derive(Debug, Args)]
-pub(crate) struct Doctor {}
+pub(crate) struct Doctor {
+    /// Measure instead how near our kernels come to its peaks: what `dram fit --calibration` takes
+    #[arg(long)]
+    calibrate: bool,
+}
 
 impl Doctor {
     pub(crate) fn call(&self, output: &Output) -> Result<Answer> {
+        if self.calibrate {
+            let calibration = Calibration::measure();
+            output.result(&calibrated(&calibration), &calibration)?;
+            return Ok(Answer::Yes);
+        }
         let model = machine::model();
         let board = model.as_deref().and_then(machine::guess_board);
         let processor = machine::processor();
@@ -64,6 +74,23 @@ impl Doctor {
         )?;
         Ok(Answer::Yes)
     }
+}
+
+fn calibrated(calibration: &Calibration) -> String {
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    let rate = |value: f64, unit: &str| format!("{:.1} {unit}", value / 1e9);
+    let share = |value: f64| format!("{:.1} % of peak", 100.0 * value);
+    let rows = [
+        row("f32 peak", rate(calibration.f32_macs_per_second, "GMAC/s")),
+        row("int8 peak", rate(calibration.int8_macs_per_second, "GMAC/s")),
+        row("memory", rate(calibration.memory_bytes_per_second, "GB/s")),
+        row("f32 layers", share(calibration.f32_efficiency)),
+        row("int8 layers", share(calibration.int8_efficiency)),
+        row("attention", share(calibration.attention_efficiency)),
+        row("call", format!("{:.0} ns", calibration.call_nanoseconds)),
+    ];
+    let Calibration { machine, kernels, .. } = calibration;
+    format!("{machine}, {kernels} kernels, one thread\n{}", table(&rows))
 }
 
 fn built(with: bool) -> &'static str {

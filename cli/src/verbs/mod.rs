@@ -6,6 +6,7 @@ pub(crate) mod check;
 pub(crate) mod distill;
 pub(crate) mod doctor;
 pub(crate) mod eval;
+pub(crate) mod fit;
 pub(crate) mod inspect;
 pub(crate) mod install;
 pub(crate) mod keygen;

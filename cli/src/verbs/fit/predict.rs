@@ -1,0 +1,185 @@
+//! Latency from arithmetic: the roofline of a board, at the shares of its peaks that our kernels reach.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use dram_runtime::bundle::Bundle;
+use dram_runtime::plan::Plan;
+use dram_runtime::{Options, Result, Session, session};
+use dram_targets::boards::{self, Board, Feature, Peaks};
+
+use crate::calibration::Calibration;
+
+/// Largest share by which measured latencies differed from predicted ones, of four models that took no
+/// part in the calibration, on the machine that was calibrated: docs/fit.md has the table.
+pub(crate) const HELD_OUT_ERROR: f64 = 0.25;
+
+/// What `dram doctor --calibrate` found on a server processor, one thread: the shares of peak that boards
+/// are given where nobody has calibrated on one.
+pub(crate) fn default_calibration() -> Calibration {
+    Calibration {
+        machine: "AMD EPYC".to_owned(),
+        kernels: "avx512-vnni".to_owned(),
+        cores: 2,
+        ram_available_bytes: 20 << 30,
+        cache_bytes: 32 << 20,
+        f32_macs_per_second: 57.3e9,
+        int8_macs_per_second: 203.8e9,
+        memory_bytes_per_second: 24.5e9,
+        f32_efficiency: 0.847,
+        int8_efficiency: 0.789,
+        attention_efficiency: 0.512,
+        call_nanoseconds: 65.5,
+    }
+}
+
+/// Share of the bandwidth on its data sheet that one core of a board reads with: a third to two thirds.
+const MEMORY_EFFICIENCY: f64 = 0.5;
+
+/// Without a dot product our int8 kernel spends every third multiply slot on adding pairs up (`SADALP`
+/// after `SMULL` and `SMLAL2`), which the board table's peak does not count.
+const WITHOUT_DOT_PRODUCT: f64 = 2.0 / 3.0;
+
+/// What one answer takes, in parts that run at different shares of the peaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Work {
+    /// Multiply-accumulates of linear layers in f32.
+    pub(crate) f32_macs: u64,
+    /// Those in int8.
+    pub(crate) int8_macs: u64,
+    /// Those of attention, in f32.
+    pub(crate) attention_macs: u64,
+    /// Weights that are read once, without the table of words, of which a text reads few rows.
+    pub(crate) bytes_read: u64,
+    /// Kernels that are called.
+    pub(crate) calls: u64,
+}
+
+/// A bundle, as far as it decides what an answer costs.
+#[derive(Debug)]
+pub(crate) struct Model {
+    pub(crate) name: String,
+    pub(crate) accuracy: Option<f64>,
+    /// The planned lengths, the longest first.
+    pub(crate) lengths: Vec<Length>,
+}
+
+/// A model at one length of its input.
+#[derive(Debug)]
+pub(crate) struct Length {
+    pub(crate) plan: Plan,
+    /// `None` where not all of it runs on our kernels: nothing here knows what the rest takes.
+    pub(crate) work: Option<Work>,
+}
+
+impl Model {
+    /// Reads the bundle at `path`.
+    ///
+    /// # Errors
+    /// Those of [`Session::open`].
+    pub(crate) fn open(
+        path: &Path,
+        threads: NonZeroUsize,
+        sequence: Option<NonZeroUsize>,
+    ) -> Result<Model> {
+        let sequence = sequence.map(NonZeroUsize::get);
+        let options = Options { threads, sequence, ..Options::default() };
+        let mut plans = session::plans(path, &options)?;
+        if sequence.is_some() {
+            plans.truncate(1);
+        }
+        let bundle = Bundle::open(path)?;
+        let graph = bundle.graph()?;
+        // Of the tables of words and positions a text reads few rows.
+        let tables: Vec<&String> = graph
+            .nodes
+            .iter()
+            .filter(|node| node.op.starts_with("Embed"))
+            .flat_map(|node| &node.inputs)
+            .collect();
+        let read =
+            bundle.manifest().tensors.iter().filter(|tensor| !tables.contains(&&tensor.name));
+        let bytes_read = read.map(|tensor| tensor.bytes).sum();
+        let calls = graph.nodes.len() as u64;
+        let session = Session::from_bundle(bundle, &options)?;
+        let manifest = session.manifest();
+        let score = manifest.metrics.get(&format!("{}_score", manifest.precision)).copied();
+        let work = |plan: &Plan| {
+            let work = session.work(plan.sequence.unwrap_or_default());
+            let f32_macs = work.macs - work.int8_macs;
+            // What an int8 bundle leaves in f32 is attention; in an f32 bundle that is a small part.
+            let (f32_macs, attention_macs) =
+                if work.int8_macs > 0 { (0, f32_macs) } else { (f32_macs, 0) };
+            Work { f32_macs, int8_macs: work.int8_macs, attention_macs, bytes_read, calls }
+        };
+        let ours = session.executor() == "kernels";
+        let length = |plan: Plan| Length { plan, work: ours.then(|| work(&plan)) };
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        Ok(Model { name, accuracy: score, lengths: plans.into_iter().map(length).collect() })
+    }
+}
+
+/// A machine that an answer may be predicted for.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    pub(crate) id: &'static str,
+    pub(crate) ram_usable_bytes: u64,
+    /// Weights up to this size stay in a cache from one answer to the next.
+    cache_bytes: u64,
+    /// At what our kernels reach in int8, and at the bandwidth that one core reads with.
+    peaks: Peaks,
+}
+
+impl Machine {
+    /// A board of the table.
+    pub(crate) fn board(board: &Board) -> Machine {
+        let dot =
+            [Feature::Dotprod, Feature::AvxVnni, Feature::Avx512].map(|it| board.core.has(it));
+        let int8_share = if dot.contains(&true) { 1.0 } else { WITHOUT_DOT_PRODUCT };
+        let peaks = board.peaks();
+        Machine {
+            id: board.id,
+            ram_usable_bytes: board.ram_usable_bytes.value,
+            // Its caches are not in the table: few hold a model, and what else runs has a part of them.
+            cache_bytes: 0,
+            peaks: Peaks {
+                int8_macs_per_second: scaled(peaks.int8_macs_per_second, int8_share),
+                memory_bytes_per_second: scaled(peaks.memory_bytes_per_second, MEMORY_EFFICIENCY),
+                ..peaks
+            },
+        }
+    }
+
+    /// The very machine that was measured.
+    pub(crate) fn calibrated(calibration: &Calibration) -> Machine {
+        Machine {
+            id: "calibrated",
+            ram_usable_bytes: calibration.ram_available_bytes,
+            cache_bytes: calibration.cache_bytes,
+            peaks: Peaks {
+                f32_macs_per_second: calibration.f32_macs_per_second as u64,
+                int8_macs_per_second: calibration.int8_macs_per_second as u64,
+                memory_bytes_per_second: calibration.memory_bytes_per_second as u64,
+                cores: calibration.cores,
+            },
+        }
+    }
+
+    /// Milliseconds of one answer, by the roofline over what a calibration found our kernels to reach.
+    pub(crate) fn predict_ms(&self, work: &Work, threads: usize, shares: &Calibration) -> f64 {
+        let at = |count: u64, share: f64| scaled(count, 1.0 / share);
+        let slowed = boards::Work {
+            f32_macs: at(work.f32_macs, shares.f32_efficiency)
+                + at(work.attention_macs, shares.attention_efficiency),
+            int8_macs: at(work.int8_macs, shares.int8_efficiency),
+            bytes_read: if work.bytes_read > self.cache_bytes { work.bytes_read } else { 0 },
+        };
+        let threads = u32::try_from(threads).unwrap_or(u32::MAX);
+        let calls = work.calls as f64 * shares.call_nanoseconds;
+        (self.peaks.least_nanoseconds(&slowed, threads) as f64 + calls) / 1e6
+    }
+}
+
+fn scaled(count: u64, factor: f64) -> u64 {
+    (count as f64 * factor) as u64
+}
