@@ -151,7 +151,8 @@ impl Session {
         plan: Plan,
         longest: usize,
     ) -> Result<Session> {
-        let text = bundle.tokenizer().map(|json| Text::new(json, longest)).transpose()?;
+        let text =
+            bundle.tokenizer().map(|section| Text::from_section(section, longest)).transpose()?;
         let session = Session { bundle, graph, executor, text, plan, longest };
         session.check_labels()?;
         Ok(session)
@@ -599,7 +600,7 @@ fn kernel_plans(
     planned: &[usize],
     threads: usize,
 ) -> Vec<Plan> {
-    let tokenizer_bytes = bundle.tokenizer().map_or(0, |json| text::memory_bytes(json.len()));
+    let tokenizer_bytes = bundle.tokenizer().map_or(0, |section| text::memory_bytes(&section));
     let plan = |&length: &usize| {
         let length = length.min(program.positions);
         let needs = program.needs(length, threads);
@@ -622,7 +623,7 @@ const OPENING_BYTES: u64 = 512 * 1024;
 
 /// Before compilation (`memory` is `None`) a lower bound, afterwards the plan.
 fn tract_plan(bundle: &Bundle, memory: Option<(u64, u64)>, sequence: Option<usize>) -> Plan {
-    let tokenizer_bytes = bundle.tokenizer().map_or(0, |json| text::memory_bytes(json.len()));
+    let tokenizer_bytes = bundle.tokenizer().map_or(0, |section| text::memory_bytes(&section));
     let mapped = bundle.len() as u64;
     // While it compiles, tract holds the graph's own copy and the packed one.
     let own = memory.map_or(mapped, |(constants, _)| 2 * constants + mapped);

@@ -1,7 +1,8 @@
 //! The bytes of a bundle at the start of a page: mapped from a file, or copied into anonymous memory.
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
+use std::sync::Arc;
 
 use memmap2::{Mmap, MmapMut};
 
@@ -36,5 +37,33 @@ impl Deref for Bytes {
 
     fn deref(&self) -> &[u8] {
         &self.0
+    }
+}
+
+/// A part of a map, which it keeps alive.
+#[derive(Clone, Debug)]
+pub(crate) struct Section {
+    map: Arc<Bytes>,
+    range: Range<usize>,
+}
+
+impl Section {
+    /// The bytes of `map` in `range`, which lies within it.
+    pub(super) fn new(map: &Arc<Bytes>, range: Range<usize>) -> Section {
+        Section { map: Arc::clone(map), range }
+    }
+
+    /// A section that is all of a map of its own.
+    pub(crate) fn copy(bytes: &[u8]) -> Result<Section> {
+        let map = Bytes::copy(bytes)?;
+        Ok(Section { map: Arc::new(map), range: 0..bytes.len() })
+    }
+}
+
+impl Deref for Section {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.map[self.range.clone()]
     }
 }

@@ -13,6 +13,7 @@ mod write;
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::golden::Example;
@@ -21,6 +22,7 @@ use crate::manifest::{Extent, GoldenEntry, Manifest, TensorEntry};
 use crate::tensor::{DType, Tensor};
 use crate::trust::{Digest, PublicKey, TrustPolicy};
 
+pub(crate) use map::Section;
 pub(crate) use write::sign;
 pub use write::{Parts, image, write};
 
@@ -44,7 +46,7 @@ pub(crate) const RESERVED: [Range<usize>; 2] = [56..64, 160..192];
 /// An opened, wholly checked bundle.
 #[derive(Debug)]
 pub struct Bundle {
-    bytes: map::Bytes,
+    bytes: Arc<map::Bytes>,
     manifest: Manifest,
     digest: Digest,
     signed_by: Option<PublicKey>,
@@ -79,7 +81,12 @@ impl Bundle {
         let seal = read::seal(&bytes, path)?;
         trust.admit(seal.signed_by.as_ref(), path)?;
         let manifest = read::manifest(&bytes, seal.manifest_bytes, path)?;
-        Ok(Bundle { manifest, digest: seal.digest, signed_by: seal.signed_by, bytes })
+        Ok(Bundle {
+            manifest,
+            digest: seal.digest,
+            signed_by: seal.signed_by,
+            bytes: Arc::new(bytes),
+        })
     }
 
     /// All bytes of the file.
@@ -123,9 +130,11 @@ impl Bundle {
         )
     }
 
-    /// The text of `tokenizer.json`.
-    pub fn tokenizer(&self) -> Option<&[u8]> {
-        self.manifest.tokenizer.map(|extent| self.section(extent))
+    /// The tokenizer, compiled or as the text of `tokenizer.json`.
+    pub(crate) fn tokenizer(&self) -> Option<Section> {
+        let within =
+            |extent: Extent| extent.offset as usize..(extent.offset + extent.bytes) as usize;
+        self.manifest.tokenizer.map(|extent| Section::new(&self.bytes, within(extent)))
     }
 
     /// Inputs, and the outputs that the packed model gave for them.

@@ -12,6 +12,7 @@ use crate::manifest::{Extent, GoldenEntry, Heap, Manifest, Task, TensorEntry};
 use crate::quantize::Precision;
 use crate::shapes::Shapes;
 use crate::tensor::Tensor;
+use crate::text;
 use crate::trust::{Digest, PrivateKey};
 
 /// What goes into a bundle.
@@ -86,6 +87,8 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn image(parts: &Parts) -> Vec<u8> {
     let graph_bytes =
         Graph { metadata: BTreeMap::new(), ..parts.graph.clone_without_initializers() }.to_onnx();
+    let compiled = parts.tokenizer.and_then(text::compile);
+    let tokenizer = compiled.as_deref().or(parts.tokenizer);
     let mut manifest = Manifest {
         name: parts.graph.name.clone(),
         task: parts.task,
@@ -97,7 +100,7 @@ pub fn image(parts: &Parts) -> Vec<u8> {
         lineage: parts.graph.metadata.clone(),
         metrics: parts.metrics.clone(),
         graph: Extent { offset: 0, bytes: graph_bytes.len() as u64 },
-        tokenizer: parts.tokenizer.map(|text| Extent { offset: 0, bytes: text.len() as u64 }),
+        tokenizer: tokenizer.map(|section| Extent { offset: 0, bytes: section.len() as u64 }),
         tensors: in_order_of_use(parts.graph),
         golden: parts.golden.iter().map(golden_entry).collect(),
     };
@@ -113,7 +116,7 @@ pub fn image(parts: &Parts) -> Vec<u8> {
         bytes.extend_from_slice(content);
     };
     section(&graph_bytes);
-    parts.tokenizer.into_iter().for_each(&mut section);
+    tokenizer.into_iter().for_each(&mut section);
     for entry in &manifest.tensors {
         section(parts.graph.initializers[&entry.name].bytes());
     }
