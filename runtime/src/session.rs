@@ -642,7 +642,7 @@ fn measured_plan(bundle: &Bundle, heap: Heap, sequence: Option<usize>) -> Plan {
         weights_bytes: bundle.len() as u64 + heap.held_bytes,
         activations_bytes: 0,
         scratch_bytes: heap.peak_bytes.saturating_sub(heap.held_bytes),
-        tokenizer_bytes: bundle.tokenizer().map_or(0, |json| text::memory_bytes(json.len())),
+        tokenizer_bytes: bundle.tokenizer().map_or(0, |section| text::memory_bytes(&section)),
         sequence,
     }
 }

@@ -289,6 +289,7 @@ impl Options {
             },
             threads: NonZeroUsize::new(self.threads).unwrap_or(NonZeroUsize::MIN),
             sequence: (self.sequence > 0).then_some(self.sequence),
+            shapes: Vec::new(),
             trust,
         })
     }
