@@ -31,6 +31,8 @@ fn means(folder: &Path) -> PathBuf {
         task: Task::Classify,
         precision: Precision::F32,
         sequences: &[],
+        shapes: &[],
+        heap: None,
         labels: &["left".to_owned(), "right".to_owned()],
         tokenizer: None,
         metrics: [].into(),
