@@ -55,6 +55,9 @@ struct Written<'a> {
 impl Request<'_> {
     /// The request on `line`; otherwise the sentence that says what is wrong with it.
     pub(super) fn parse(line: &[u8]) -> Result<Request<'_>, String> {
+        if is_array(line) {
+            return Err("no request: expected an object, got an array".to_owned());
+        }
         let written: Written =
             serde_json::from_slice(line).map_err(|error| format!("no request: {error}"))?;
         if written.id.as_ref().is_some_and(Id::is_too_long) {
@@ -81,8 +84,16 @@ pub(super) fn id_of(line: &[u8]) -> Option<Id> {
     struct WithId {
         id: Option<Id>,
     }
+    if is_array(line) {
+        return None;
+    }
     let found: WithId = serde_json::from_slice(line).ok()?;
     found.id.filter(|id| !id.is_too_long())
+}
+
+/// serde takes an array for an object's fields in order; nobody means that.
+fn is_array(line: &[u8]) -> bool {
+    line.trim_ascii_start().starts_with(b"[")
 }
 
 /// `inputs` as tensors of the types that the model declares in `specs`, with a batch of one: so a reply
