@@ -202,9 +202,11 @@ impl Node {
         }
         for attribute in self.attributes.values_mut() {
             if let Attribute::Graph(graph) = attribute {
-                graph.nodes.iter_mut().for_each(|node| node.rename_reads(renamed));
+                let mut around = renamed.clone();
+                around.retain(|name, _| !graph.binds(name));
+                graph.nodes.iter_mut().for_each(|node| node.rename_reads(&around));
                 for output in &mut graph.outputs {
-                    if let Some(name) = renamed.get(&output.name) {
+                    if let Some(name) = around.get(&output.name) {
                         output.name.clone_from(name);
                     }
                 }
@@ -281,6 +283,13 @@ impl Graph {
             initializers: BTreeMap::new(),
             metadata: BTreeMap::new(),
         }
+    }
+
+    /// Whether `value` is one of its own, and not of a graph around it.
+    fn binds(&self, value: &str) -> bool {
+        self.initializers.contains_key(value)
+            || self.inputs.iter().any(|input| input.name == value)
+            || self.producer(value).is_some()
     }
 
     /// The part that `value` depends on, as a graph with that one output.

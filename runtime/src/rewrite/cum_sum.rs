@@ -23,6 +23,7 @@ pub(super) fn run(graph: &mut Graph) -> usize {
             Node::new("Cast", &[from], &[to]).with("to", Attribute::Int(dtype))
         };
         let mut summed = node.clone();
+        summed.name.clone_from(&wide_sum);
         summed.inputs[0].clone_from(&wide);
         summed.outputs[0].clone_from(&wide_sum);
         let nodes = [cast(&value, &wide, F64), summed, cast(&wide_sum, &sum, I64)];

@@ -160,7 +160,10 @@ impl<'a> Layer<'a> {
         let wanted = parts.named(&format!("{name}_shape"));
         let concat = Node::new("Concat", &[&batch, &width], &[&wanted]);
         parts.push(concat.with("axis", Attribute::Int(0)));
-        parts.add("ConstantOfShape", &[&wanted], name)
+        let state = parts.named(name);
+        let zero = Attribute::Tensor(Tensor::from_f32(&[1], &[0.0]));
+        parts.push(Node::new("ConstantOfShape", &[&wanted], &[&state]).with("value", zero));
+        state
     }
 
     /// One step: states and gates, `[batch, hidden]` twice and `[batch, 4 * hidden]`, to the next states and

@@ -56,9 +56,9 @@ fn node_tests_pass_or_are_refused_by_name() {
     );
     assert!(lost.is_empty(), "these passed once: {lost:#?}");
     assert!(passed.len() as f64 >= LEAST_SHARE * in_scope as f64, "{} of {in_scope}", passed.len());
-    assert_eq!(
-        (listed.lines().count(), std::fs::read_to_string(&page).unwrap_or_default()),
-        (passed.len(), page::page(&reports)),
+    let written = std::fs::read_to_string(&page).unwrap_or_default();
+    assert!(
+        listed.lines().count() == passed.len() && written == page::page(&reports),
         "more pass than are written down, or other messages come; run this test with DRAM_WRITE=1"
     );
 }
