@@ -56,7 +56,7 @@ fn windows(folder: &Path, labels: &Tensor) -> String {
 fn windows_get_labels_without_a_tokenizer() {
     let folder = tempdir().expect("a folder");
     let session = Session::open(&means(folder.path()), &Options::default()).expect("it opens");
-    let window = Tensor::from_f32(&[1, 4, 2], &[[0.0, 3.0_f32.ln()]; 4].as_flattened().to_vec());
+    let window = Tensor::from_f32(&[1, 4, 2], [[0.0, 3.0_f32.ln()]; 4].as_flattened());
     let inputs = [("window".to_owned(), window)].into();
     let Ok(Prediction::Labels(scored)) = session.predict_tensors(&inputs) else {
         panic!("labels were asked for")
