@@ -17,14 +17,14 @@ use crate::Answer;
 use crate::calibration::Calibration;
 use crate::output::{Output, table};
 use crate::verbs;
-use predict::{HELD_OUT_ERROR, Machine, Model, default_calibration};
+use predict::{HELD_OUT_ERROR, Length, Machine, Model, default_calibration};
 
 /// Rank bundles x boards by predicted latency and RAM; exit code 1 where none meets the goals
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Latencies are predicted, not measured: the peaks of `dram boards` times the shares of peak that a
 calibration found (`dram doctor --calibrate --json`, or the one built in). A bundle is taken at the
-longest of its planned lengths that meets the goals. docs/fit.md says how far predictions are off.")]
+longest of its planned lengths that keeps to RAM and time. docs/fit.md says how far predictions are off.")]
 pub(crate) struct Fit {
     /// A folder of bundles, or one bundle
     bundles: PathBuf,
@@ -37,7 +37,8 @@ pub(crate) struct Fit {
     #[arg(long, value_name = "TIME", value_parser = milliseconds)]
     p95: Option<f64>,
 
-    /// The accuracy that was measured when it was packed must reach this, 0 to 1
+    /// The accuracy that was measured when it was packed must reach this, 0 to 1; of a model that
+    /// embeds, Spearman's correlation
     #[arg(long, value_name = "SHARE", value_parser = share)]
     min_accuracy: Option<f64>,
 
@@ -49,7 +50,7 @@ pub(crate) struct Fit {
     #[arg(long, value_name = "N", default_value = "1")]
     threads: NonZeroUsize,
 
-    /// Tokens of a text, in place of the longest planned length that meets the goals
+    /// Tokens of a text, in place of the longest planned length that keeps to RAM and time
     #[arg(long, value_name = "N")]
     seq: Option<NonZeroUsize>,
 
@@ -118,55 +119,64 @@ impl Fit {
         Ok(if fits { Answer::Yes } else { Answer::No })
     }
 
-    /// The longest planned length that meets the goals, else the shortest.
+    /// The bundle at the longest planned length that keeps to RAM and time, else at the shortest.
     fn best(&self, model: &Model, machine: &Machine, calibration: &Calibration) -> Candidate {
-        let lengths = model.lengths.iter().map(|length| {
-            let predicted =
-                length.work.map(|work| machine.predict_ms(&work, self.threads.get(), calibration));
-            let p95 = predicted.map(|ms| ms * (1.0 + HELD_OUT_ERROR));
-            let usable = machine.ram_usable_bytes;
-            let allowed = self.ram.map_or(usable, |ram| ram.ram_bytes().min(usable));
-            let misses = self.misses(length.plan.peak_bytes(), allowed, p95, model.accuracy);
-            Candidate {
-                bundle: model.name.clone(),
-                board: machine.id,
-                seq: length.plan.sequence,
-                predicted_ms: predicted,
-                predicted_p95_ms: p95,
-                planned_peak_bytes: length.plan.peak_bytes(),
-                ram_allowed_bytes: allowed,
-                accuracy: model.accuracy,
-                fits: misses.is_empty(),
-                misses,
-            }
-        });
-        let mut lengths: Vec<Candidate> = lengths.collect();
-        let fitting = lengths.iter().position(|candidate| candidate.fits);
-        lengths.swap_remove(fitting.unwrap_or(lengths.len() - 1))
+        let cost = |length: &Length| self.cost(model, length, machine, calibration);
+        let mut lengths: Vec<Candidate> = model.lengths.iter().map(cost).collect();
+        let kept = lengths.iter().position(|candidate| candidate.misses.is_empty());
+        let mut best = lengths.swap_remove(kept.unwrap_or(lengths.len() - 1));
+        best.misses.extend(self.inaccurate(model.accuracy));
+        best.fits = best.misses.is_empty();
+        best
     }
 
-    fn misses(
+    /// What one length of a bundle costs, held to the goals for RAM and time.
+    fn cost(
         &self,
-        peak: u64,
-        allowed: u64,
-        p95: Option<f64>,
-        accuracy: Option<f64>,
-    ) -> Vec<String> {
-        let ram = (peak > allowed)
+        model: &Model,
+        length: &Length,
+        machine: &Machine,
+        calibration: &Calibration,
+    ) -> Candidate {
+        let predicted =
+            length.work.map(|work| machine.predict_ms(&work, self.threads.get(), calibration));
+        let p95 = predicted.map(|ms| ms * (1.0 + HELD_OUT_ERROR));
+        let (peak, usable) = (length.plan.peak_bytes(), machine.ram_usable_bytes);
+        let allowed = self.ram.map_or(usable, |ram| ram.ram_bytes().min(usable));
+        let large = (peak > allowed)
             .then(|| format!("RAM: planned {}, allowed {}", Size(peak), Size(allowed)));
-        let p95 = self.p95.and_then(|allowed| match p95 {
+        Candidate {
+            bundle: model.name.clone(),
+            board: machine.id,
+            seq: length.plan.sequence,
+            predicted_ms: predicted,
+            predicted_p95_ms: p95,
+            planned_peak_bytes: peak,
+            ram_allowed_bytes: allowed,
+            accuracy: model.accuracy,
+            fits: false,
+            misses: large.into_iter().chain(self.slow(p95)).collect(),
+        }
+    }
+
+    fn slow(&self, p95: Option<f64>) -> Option<String> {
+        let allowed = self.p95?;
+        match p95 {
             Some(p95) if p95 <= allowed => None,
             Some(p95) => Some(format!("p95: predicted {p95:.1} ms, allowed {allowed:.1} ms")),
             None => Some("p95: no prediction, not all of it runs on our kernels".to_owned()),
-        });
-        let accuracy = self.min_accuracy.and_then(|least| match accuracy {
+        }
+    }
+
+    fn inaccurate(&self, accuracy: Option<f64>) -> Option<String> {
+        let least = self.min_accuracy?;
+        match accuracy {
             Some(accuracy) if accuracy >= least => None,
             Some(accuracy) => {
                 Some(format!("accuracy: {:.2} %, wanted {:.2} %", 100.0 * accuracy, 100.0 * least))
             }
             None => Some("accuracy: not known, pack it with `--eval`".to_owned()),
-        });
-        [ram, p95, accuracy].into_iter().flatten().collect()
+        }
     }
 }
 

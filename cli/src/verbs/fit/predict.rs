@@ -6,7 +6,7 @@ use std::path::Path;
 use dram_runtime::bundle::Bundle;
 use dram_runtime::plan::Plan;
 use dram_runtime::{Options, Result, Session, session};
-use dram_targets::boards::{self, Board, Feature, Peaks};
+use dram_targets::boards::{self, Board, Core, Feature, Peaks};
 
 use crate::calibration::Calibration;
 
@@ -36,9 +36,23 @@ pub(crate) fn default_calibration() -> Calibration {
 /// Share of the bandwidth on its data sheet that one core of a board reads with: a third to two thirds.
 const MEMORY_EFFICIENCY: f64 = 0.5;
 
-/// Without a dot product our int8 kernel spends every third multiply slot on adding pairs up (`SADALP`
-/// after `SMULL` and `SMLAL2`), which the board table's peak does not count.
-const WITHOUT_DOT_PRODUCT: f64 = 2.0 / 3.0;
+/// Share of the table's int8 peak that our kernels can reach on a core: they do not use all that every core
+/// has.
+fn int8_share(core: &Core) -> f64 {
+    let has = |feature| core.has(feature);
+    if has(Feature::I8mm) {
+        // The peak counts `SMMLA`, which does twice the products of the `SDOT` that we have.
+        0.5
+    } else if [Feature::Dotprod, Feature::AvxVnni, Feature::Avx512Vnni].into_iter().any(has) {
+        1.0
+    } else if has(Feature::Avx512) {
+        // Without VNNI we multiply in vectors of 256 bits, and the peak counts 512.
+        0.5
+    } else {
+        // Every third instruction is a `SADALP` that adds up pairs, which the peak leaves out.
+        2.0 / 3.0
+    }
+}
 
 /// What one answer takes, in parts that run at different shares of the peaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -133,9 +147,6 @@ pub(crate) struct Machine {
 impl Machine {
     /// A board of the table.
     pub(crate) fn board(board: &Board) -> Machine {
-        let dot =
-            [Feature::Dotprod, Feature::AvxVnni, Feature::Avx512].map(|it| board.core.has(it));
-        let int8_share = if dot.contains(&true) { 1.0 } else { WITHOUT_DOT_PRODUCT };
         let peaks = board.peaks();
         Machine {
             id: board.id,
@@ -143,7 +154,7 @@ impl Machine {
             // Its caches are not in the table: few hold a model, and what else runs has a part of them.
             cache_bytes: 0,
             peaks: Peaks {
-                int8_macs_per_second: scaled(peaks.int8_macs_per_second, int8_share),
+                int8_macs_per_second: scaled(peaks.int8_macs_per_second, int8_share(board.core)),
                 memory_bytes_per_second: scaled(peaks.memory_bytes_per_second, MEMORY_EFFICIENCY),
                 ..peaks
             },
