@@ -6,9 +6,12 @@
 
 pub mod lis3dh;
 pub mod mpu6050;
+mod registers;
 pub mod replay;
 
 use core::fmt;
+
+pub use registers::{OverI2c, OverSpi, Registers};
 
 /// Channels of an accelerometer, in the order of its samples.
 pub const ACCELEROMETER: [&str; 3] = ["ax_g", "ay_g", "az_g"];

@@ -4,11 +4,7 @@
 //! (digital interfaces) and 8 (register description). Registers that are not named here are left at
 //! their reset values.
 
-mod registers;
-
-pub use registers::{Address, OverI2c, OverSpi, Registers};
-
-use super::{ACCELEROMETER, Error, Sample, Sensor};
+use super::{ACCELEROMETER, Error, OverI2c, OverSpi, Registers, Sample, Sensor};
 use embedded_hal::{i2c::I2c, spi::SpiDevice};
 
 const WHO_AM_I: u8 = 0x0f;
@@ -19,6 +15,8 @@ const OUT_X_L: u8 = 0x28; // the first of 6 data bytes
 
 /// What [`WHO_AM_I`] holds.
 const IDENTITY: u8 = 0x33;
+/// In the number of a register over I2C: read on to the next ones (section 6.1.1).
+const INCREMENT: u8 = 1 << 7;
 /// In [`CTRL_REG1`]: X, Y and Z enabled.
 const XYZ_EN: u8 = 0b111;
 /// In [`CTRL_REG4`]: a sample's bytes change together or not at all.
@@ -38,6 +36,16 @@ pub struct Lis3dh<B> {
     config: Config,
     /// Whether a sample has been given out since the start; an overrun before that loses nothing.
     running: bool,
+}
+
+/// The I2C address, chosen by the level of the SDO/SA0 pin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Address {
+    /// SA0 low: `0x18`.
+    Sa0Low = 0x18,
+    /// SA0 high: `0x19`. The pin has a pull-up, so this is also the address where it is left open.
+    Sa0High = 0x19,
 }
 
 /// How the device measures; always in its 12-bit high-resolution mode.
@@ -86,7 +94,8 @@ pub enum Rate {
 impl<I2C: I2c> Lis3dh<OverI2c<I2C>> {
     /// A driver over I2C that has not yet spoken to its device.
     pub fn over_i2c(i2c: I2C, address: Address, config: Config) -> Self {
-        Self { bus: OverI2c { i2c, address }, config, running: false }
+        let bus = OverI2c { i2c, address: address as u8, increment: INCREMENT };
+        Self { bus, config, running: false }
     }
 
     /// The bus, for other use. The device keeps measuring.
@@ -115,11 +124,7 @@ impl<B: Registers> Lis3dh<B> {
     /// [`Error::WrongDevice`] where the identity is not `0x33`, and bus errors; after either, try
     /// again.
     pub fn start(&mut self) -> Result<(), Error<B::Error>> {
-        let mut found = [0];
-        self.bus.read(WHO_AM_I, &mut found)?;
-        if found != [IDENTITY] {
-            return Err(Error::WrongDevice { expected: IDENTITY, found: found[0] });
-        }
+        self.bus.identify(WHO_AM_I, IDENTITY)?;
         self.running = false;
         self.bus.write(CTRL_REG4, BDU | HR | (self.config.range as u8) << 4)?;
         self.bus.write(CTRL_REG1, XYZ_EN | (self.config.rate as u8) << 4)?;
@@ -133,14 +138,11 @@ impl<B: Registers> Sensor<3> for Lis3dh<B> {
     fn sample(&mut self) -> Result<Option<Sample<3>>, Self::Error> {
         // Two reads, not one burst: a sample that arrived between the status byte and the data bytes
         // would be read, and so marked as taken, under a status that says nothing is there.
-        let mut status = [0];
-        self.bus.read(STATUS_REG, &mut status)?;
-        let [status] = status;
+        let [status] = self.bus.bytes(STATUS_REG)?;
         if status & ZYXDA == 0 {
             return Ok(None);
         }
-        let mut bytes = [0; 6];
-        self.bus.read(OUT_X_L, &mut bytes)?;
+        let bytes: [u8; 6] = self.bus.bytes(OUT_X_L)?;
         let axis = |index: usize| {
             // 12 bits, left-justified (section 8.14 and table 4).
             let steps = i16::from_le_bytes([bytes[2 * index], bytes[2 * index + 1]]) >> 4;

@@ -19,7 +19,7 @@
 //! }
 //! ```
 
-use super::{ACCELEROMETER_AND_GYROSCOPE, Error, Sample, Sensor};
+use super::{ACCELEROMETER_AND_GYROSCOPE, Error, OverI2c, Registers, Sample, Sensor};
 use core::f32::consts::PI;
 use embedded_hal::i2c::I2c;
 
@@ -46,8 +46,7 @@ const AWAKE_ON_GYRO_CLOCK: u8 = 1;
 /// bus error. A caller with a clock knows better and says so (`Pipeline::note_lost`).
 #[derive(Debug)]
 pub struct Mpu6050<I2C> {
-    i2c: I2C,
-    address: Address,
+    bus: OverI2c<I2C>,
     config: Config,
     lost: u32,
 }
@@ -125,7 +124,8 @@ pub enum LowPass {
 impl<I2C: I2c> Mpu6050<I2C> {
     /// A driver that has not yet spoken to its device.
     pub fn new(i2c: I2C, address: Address, config: Config) -> Self {
-        Self { i2c, address, config, lost: 0 }
+        let bus = OverI2c { i2c, address: address as u8, increment: 0 };
+        Self { bus, config, lost: 0 }
     }
 
     /// Checks the device's identity, wakes it and configures it. The gyroscope settles within 30 ms;
@@ -135,10 +135,7 @@ impl<I2C: I2c> Mpu6050<I2C> {
     /// [`Error::WrongDevice`] where the identity is not `0x68` (relatives such as the MPU-6500 and
     /// MPU-9250 have other registers), and bus errors; after either, try again.
     pub fn start(&mut self) -> Result<(), Error<I2C::Error>> {
-        let [found] = self.read(WHO_AM_I)?;
-        if found != IDENTITY {
-            return Err(Error::WrongDevice { expected: IDENTITY, found });
-        }
+        self.bus.identify(WHO_AM_I, IDENTITY)?;
         self.lost = 0;
         for (register, value) in [
             (PWR_MGMT_1, AWAKE_ON_GYRO_CLOCK),
@@ -149,20 +146,14 @@ impl<I2C: I2c> Mpu6050<I2C> {
             (ACCEL_CONFIG, (self.config.acceleration as u8) << 3),
             (INT_ENABLE, DATA_RDY),
         ] {
-            self.i2c.write(self.address as u8, &[register, value])?;
+            self.bus.write(register, value)?;
         }
         Ok(())
     }
 
     /// The bus, for other use. The device keeps measuring.
     pub fn release(self) -> I2C {
-        self.i2c
-    }
-
-    fn read<const N: usize>(&mut self, register: u8) -> Result<[u8; N], I2C::Error> {
-        let mut bytes = [0; N];
-        self.i2c.write_read(self.address as u8, &[register], &mut bytes)?;
-        Ok(bytes)
+        self.bus.i2c
     }
 }
 
@@ -170,14 +161,15 @@ impl<I2C: I2c> Sensor<6> for Mpu6050<I2C> {
     type Error = Error<I2C::Error>;
 
     fn sample(&mut self) -> Result<Option<Sample<6>>, Self::Error> {
-        let [status] = self.read(INT_STATUS)?;
+        let [status] = self.bus.bytes(INT_STATUS)?;
         if status & DATA_RDY == 0 {
             return Ok(None);
         }
         // Reading the status has cleared it, so a sample that cannot be read now is gone. One burst
         // reads one moment (Registers 59 to 64).
-        let bytes = self
-            .read::<14>(ACCEL_XOUT_H)
+        let bytes: [u8; 14] = self
+            .bus
+            .bytes(ACCEL_XOUT_H)
             .inspect_err(|_| self.lost = self.lost.saturating_add(1))?;
         let word = |index: usize| i16::from_be_bytes([bytes[2 * index], bytes[2 * index + 1]]);
         let g = |index| f32::from(word(index)) / self.config.acceleration.steps_per_g();
