@@ -2,7 +2,8 @@
 //!
 //! Each function that can fail gives a [`Status`] and leaves a sentence for [`dram_last_error`].
 //! Panics end at the border, null pointers and text that is not UTF-8 are errors, and a session may be
-//! asked from several threads, which take turns.
+//! asked from several threads, which take turns. Built with `panic = "abort"`, as the profile `dist` is, a
+//! panic ends the process instead.
 
 // The border itself: what comes in is a raw pointer. `raw` turns it into safe types.
 #![allow(unsafe_code)]
