@@ -52,7 +52,7 @@ pub enum Error {
     },
 
     /// The engine below refused the model; `source` is its own report.
-    #[error("{doing}: {source}")]
+    #[error("{doing}: {}", causes(&**source))]
     Engine {
         /// What was being done.
         doing: String,
@@ -180,6 +180,12 @@ impl Error {
 
 /// The result of everything that can fail in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A report and what caused it, innermost last.
+fn causes(report: &(dyn std::error::Error + 'static)) -> String {
+    let chain = std::iter::successors(Some(report), |report| report.source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
 
 fn list(findings: &[String]) -> String {
     findings.iter().map(|finding| format!("\n  - {finding}")).collect()

@@ -271,6 +271,16 @@ impl Graph {
         before - self.nodes.len()
     }
 
+    /// Every value that a node, a subgraph or an output reads.
+    pub(crate) fn values_read(&self) -> BTreeSet<String> {
+        let mut read: BTreeSet<String> = self.outputs.iter().map(|o| o.name.clone()).collect();
+        for node in &self.nodes {
+            read.extend(node.inputs.iter().cloned());
+            node.subgraphs().for_each(|graph| read.extend(graph.free_values()));
+        }
+        read
+    }
+
     /// The same graph with no constants; a pass that looks at a part of a large model must not
     /// copy all its weights.
     pub(crate) fn clone_without_initializers(&self) -> Graph {
@@ -314,11 +324,7 @@ impl Graph {
         let mut bound: BTreeSet<&str> = self.inputs.iter().map(|i| i.name.as_str()).collect();
         bound.extend(self.initializers.keys().map(String::as_str));
         bound.extend(self.nodes.iter().flat_map(|n| &n.outputs).map(String::as_str));
-        let mut read: BTreeSet<String> = self.outputs.iter().map(|o| o.name.clone()).collect();
-        for node in &self.nodes {
-            read.extend(node.inputs.iter().cloned());
-            node.subgraphs().for_each(|graph| read.extend(graph.free_values()));
-        }
+        let mut read = self.values_read();
         read.retain(|value| !value.is_empty() && !bound.contains(value.as_str()));
         read
     }

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, Node};
 use crate::manifest::Manifest;
 use crate::prepare;
-use crate::session::{Options, Session};
+use crate::session::{self, Operators, Options, Session};
 
 /// The contents of an ONNX file or a bundle.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -33,6 +33,10 @@ pub struct Inspection {
     /// Multiply-accumulates of one run with a batch of one, by sequence length; the length is 1 where
     /// shapes are fixed. Empty where the model does not run here.
     pub macs: BTreeMap<usize, u64>,
+    /// What runs it, as [`Session::executor`] says it; `None` where it does not run here.
+    pub executor: Option<&'static str>,
+    /// How many operators our kernels and tract compute, once it is optimized.
+    pub operators_by_executor: Option<Operators>,
     /// A bundle's digest, in hexadecimal digits.
     pub digest: Option<String>,
     /// The public key whose valid signature a bundle carries; `None` where nobody signed it.
@@ -51,7 +55,7 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
     let bytes = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
     if !Bundle::is_bundle(path)? {
         let graph = Graph::read_onnx(path)?;
-        return Ok(inspection("onnx", bytes, &graph, graph.parameters(), macs(path), None));
+        return Ok(inspection("onnx", bytes, &graph, graph.parameters(), path, None));
     }
     let bundle = Bundle::open(path)?;
     let graph = bundle.graph()?;
@@ -63,7 +67,7 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
     Ok(Inspection {
         digest: Some(bundle.digest().to_string()),
         signed_by: bundle.signed_by().map(ToString::to_string),
-        ..inspection("bundle", bytes, &graph, parameters, macs(path), Some(manifest))
+        ..inspection("bundle", bytes, &graph, parameters, path, Some(manifest))
     })
 }
 
@@ -72,9 +76,11 @@ fn inspection(
     bytes: u64,
     graph: &Graph,
     parameters: usize,
-    macs: BTreeMap<usize, u64>,
+    path: &Path,
     manifest: Option<Manifest>,
 ) -> Inspection {
+    let survey = session::survey(path).ok();
+    let work = survey.iter().flat_map(|survey| &survey.work);
     Inspection {
         kind,
         name: graph.name.clone(),
@@ -84,7 +90,9 @@ fn inspection(
         opset: graph.opsets.clone(),
         operators: operators(graph),
         parameters,
-        macs,
+        macs: work.map(|(&length, work)| (length, work.macs)).collect(),
+        executor: survey.as_ref().map(|survey| survey.executor),
+        operators_by_executor: survey.as_ref().map(|survey| survey.operators),
         digest: None,
         signed_by: None,
         manifest,
@@ -106,15 +114,6 @@ fn operators(graph: &Graph) -> BTreeMap<String, usize> {
         }
     }
     counts
-}
-
-fn macs(path: &Path) -> BTreeMap<usize, u64> {
-    let Ok(session) = Session::open(path, &Options::default()) else { return BTreeMap::new() };
-    let lengths = match session.manifest().sequences.as_slice() {
-        [] => vec![1],
-        lengths => lengths.to_vec(),
-    };
-    lengths.into_iter().map(|length| (length, session.work(length).macs)).collect()
 }
 
 /// One line for everything that keeps the model at `path` from running; none where it runs.

@@ -1,20 +1,21 @@
 //! An ONNX file, a tokenizer and labels to one bundle, checked against tract and gated on accuracy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::allocator::CountingAllocator;
 use crate::bundle::{self, Bundle, Parts};
 use crate::engine;
 use crate::error::{Error, Result};
-use crate::evaluate::{self, Evaluation, Examples};
+use crate::evaluate::{self, Examples};
 use crate::golden;
 use crate::graph::{Dim, Graph};
 use crate::manifest::{Heap, Task};
-use crate::optimize::PassReport;
+use crate::optimize::{self, PassReport};
 use crate::prepare::{self, Prepared};
 use crate::quantize::Precision;
-use crate::session::{self, Session, facts};
+use crate::repair::{self, Noise, Repair, Round};
+use crate::session::{self, Operators, Session};
 use crate::shapes::{self, Shapes};
 use crate::tensor::Tensor;
 use crate::text::Text;
@@ -47,6 +48,8 @@ pub struct PackOptions {
     pub evaluate: Option<PathBuf>,
     /// Most accuracy that may be lost against f32, in points (hundredths).
     pub max_drop: f64,
+    /// Least share of the multiply-accumulates that must run in int8, 0 to 1.
+    pub require_int8: Option<f64>,
 }
 
 /// What packing did.
@@ -60,24 +63,34 @@ pub struct PackReport {
     pub task: Task,
     /// What each pass rewrote.
     pub passes: Vec<PassReport>,
-    /// Why tract runs the graph and not our kernels; `None` where they do.
+    /// What runs the graph, as [`Session::executor`] says it.
+    pub executor: &'static str,
+    /// How many operators our kernels and tract compute.
+    pub operators: Operators,
+    /// Why our kernels do not run it from end to end; `None` where they do.
     pub left_to_tract: Option<String>,
     /// Share of the multiply-accumulates that run in int8, at the longest sequence, 0 to 1.
     pub int8_mac_share: f64,
-    /// Largest difference between fused f32 and tract on the original, relative to the largest output.
-    pub fusion_error: f32,
+    /// Largest difference between fused f32 and tract on the original, relative to the largest output;
+    /// `None` where no shape is known to compare them in.
+    pub fusion_error: Option<f32>,
     /// Accuracy or correlation of f32 on the given data, 0 to 1.
     pub f32_score: Option<f64>,
     /// That of the packed precision.
     pub score: Option<f64>,
+    /// What was put back to f32 to hold the gate; `None` where nothing had to be.
+    pub repair: Option<Repair>,
 }
 
 /// Packs the ONNX file `model` into the bundle `output`; `progress` hears what is being done.
 ///
+/// Where int8 loses more than `max_drop` on the given data, the nodes that bring the most noise are put
+/// back to f32 until it does not.
+///
 /// # Errors
 /// Those of [`prepare::read`] and [`prepare::prepare`]; [`Error::Labels`], [`Error::Missing`] and
 /// [`Error::Tokenizer`] where the parts do not fit; [`Error::Gate`] where the packed model computes or
-/// classifies too differently. `output` is then as it was.
+/// classifies too differently, or too little of it is int8. `output` is then as it was.
 pub fn pack(
     model: &Path,
     output: &Path,
@@ -86,51 +99,153 @@ pub fn pack(
 ) -> Result<PackReport> {
     progress("reading");
     let graph = prepare::read(model)?;
-    let mut belongings = Belongings::read(&graph, options)?;
     progress("optimizing");
-    let reference = prepare::prepare(&graph, Precision::F32)?;
+    let mut fused = graph.clone();
+    let passes = optimize::optimize(&mut fused);
+    let reference = prepare::pack(&fused, &passes, Precision::F32, &BTreeSet::new())?;
+    let mut belongings = Belongings::read(&reference.graph, options)?;
     if options.sequences.is_none() {
-        prepare::drop_impossible(&mut belongings.sequences, &reference);
+        prepare::drop_impossible(&mut belongings.sequences, &reference)?;
     }
-    let fusion_error = fusion_error(&graph, &reference, &belongings)?;
-    progress("quantizing");
-    let packed = match options.precision {
-        Precision::F32 => reference.clone(),
-        Precision::Int8 => prepare::prepare(&graph, Precision::Int8)?,
-    };
-    let session = belongings.open(&packed, options.precision, BTreeMap::new())?;
-    belongings.check_vocabulary(&packed.graph)?;
-    let scores = match &options.evaluate {
-        None => None,
-        Some(data) => {
-            progress("evaluating");
-            let reference = belongings.open(&reference, Precision::F32, BTreeMap::new())?;
-            Some(gate(&reference, &session, data, options.max_drop)?)
+    let reference_session = belongings.open(&reference, Precision::F32)?;
+    let fusion_error = fusion_error(&graph, &reference_session, &belongings)?;
+    let examples = options.evaluate.as_deref().map(Examples::read).transpose()?;
+    let gate = Gate { examples, belongings: &belongings, fused: &fused, passes: &passes, options };
+    let f32_score = gate.score(&reference_session, progress)?;
+    let Packed { prepared, session, score, repair } = match options.precision {
+        Precision::F32 => {
+            let session = reference_session;
+            Packed { prepared: reference, session, score: f32_score, repair: None }
+        }
+        Precision::Int8 => {
+            drop(reference_session);
+            gate.int8(f32_score, progress)?
         }
     };
+    let int8_mac_share = session.work(belongings.longest()).int8_mac_share();
+    require_int8(int8_mac_share, options.require_int8)?;
     progress("writing");
-    let metrics = metrics(scores, options.precision);
+    let metrics = metrics(f32_score.zip(score), options.precision);
     let golden = golden::record(&session)?;
-    let parts = belongings.parts(&packed.graph, options.precision, metrics);
-    let parts = Parts { golden: &golden, ..parts };
-    let heap = match options.heap.filter(|_| packed.left_to_tract.is_some()) {
+    let parts = belongings.parts(&prepared.graph, options.precision);
+    let parts = Parts { golden: &golden, metrics, ..parts };
+    let heap = match options.heap.filter(|_| session.executor() != "kernels") {
         Some(allocator) => measured(&parts, allocator)?,
         None => None,
     };
     bundle::write(output, &Parts { heap, ..parts })?;
     let bytes = std::fs::metadata(output).map_err(Error::io("read", output))?.len();
-    let longest = belongings.sequences.last().copied().unwrap_or(1);
     Ok(PackReport {
         bytes,
         precision: options.precision,
         task: belongings.task,
-        passes: packed.passes,
-        left_to_tract: packed.left_to_tract,
-        int8_mac_share: session.work(longest).int8_mac_share(),
+        passes,
+        executor: session.executor(),
+        operators: session.operators(),
+        left_to_tract: prepared.left_to_tract,
+        int8_mac_share,
         fusion_error,
-        f32_score: scores.map(|(reference, _)| reference),
-        score: scores.map(|(_, packed)| packed),
+        f32_score,
+        score,
+        repair,
     })
+}
+
+/// A model in the form that will be written, opened.
+struct Packed {
+    prepared: Prepared,
+    session: Session,
+    score: Option<f64>,
+    repair: Option<Repair>,
+}
+
+/// What holds int8 to the accuracy of f32.
+struct Gate<'a> {
+    examples: Option<Examples>,
+    belongings: &'a Belongings,
+    /// The optimized graph, before it is packed.
+    fused: &'a Graph,
+    passes: &'a [PassReport],
+    options: &'a PackOptions,
+}
+
+impl Gate<'_> {
+    /// Accuracy or correlation on the examples, where there are any.
+    fn score(&self, session: &Session, progress: &mut dyn FnMut(&str)) -> Result<Option<f64>> {
+        let Some(examples) = &self.examples else { return Ok(None) };
+        progress("evaluating");
+        let evaluation = evaluate::evaluate(session, examples, &mut |_| {})?;
+        Ok(Some(evaluation.score()))
+    }
+
+    /// The model in int8, with as many of its noisiest nodes in f32 as the gate demands.
+    fn int8(&self, f32_score: Option<f64>, progress: &mut dyn FnMut(&str)) -> Result<Packed> {
+        let (mut repair, mut stays_f32) = (Repair::default(), BTreeSet::new());
+        loop {
+            progress("quantizing");
+            let prepared =
+                prepare::pack(self.fused, self.passes, self.options.precision, &stays_f32)?;
+            let session = self.belongings.open(&prepared, self.options.precision)?;
+            let score = self.score(&session, progress)?;
+            let (Some(score), Some(f32_score), Some(examples)) = (score, f32_score, &self.examples)
+            else {
+                return Ok(Packed { prepared, session, score, repair: None });
+            };
+            repair.rounds.push(Round {
+                stays_f32: stays_f32.len(),
+                score,
+                int8_mac_share: session.work(self.belongings.longest()).int8_mac_share(),
+            });
+            let drop = (f32_score - score) * 100.0;
+            if drop <= self.options.max_drop {
+                let repair = (!stays_f32.is_empty()).then_some(repair);
+                return Ok(Packed { prepared, session, score: Some(score), repair });
+            }
+            if repair.nodes.is_empty() {
+                progress("measuring the noise of each node");
+                repair.nodes = self.noise(examples)?;
+            }
+            let more = repair::next(stays_f32.len(), repair.nodes.len());
+            let more = more.ok_or_else(|| self.refuse(f32_score, score))?;
+            stays_f32 = repair::put_back(&mut repair.nodes, more);
+        }
+    }
+
+    fn noise(&self, examples: &Examples) -> Result<Vec<Noise>> {
+        let (twins, names) = repair::with_twins(self.fused);
+        let f32_nodes = names.iter().cloned().collect();
+        let prepared = prepare::pack(&twins, &[], self.options.precision, &f32_nodes)?;
+        let parts = self.belongings.parts(&prepared.graph, self.options.precision);
+        let image = bundle::image(&Parts { task: Task::Raw, labels: &[], ..parts });
+        let session =
+            Session::from_bundle(Bundle::from_image(&image)?, &session::Options::default())?;
+        repair::noise(&session, &names, &examples.clone().into())
+    }
+
+    fn refuse(&self, f32_score: f64, score: f64) -> Error {
+        let [percent, f32_percent] = [score, f32_score].map(|score| score * 100.0);
+        let drop = f32_percent - percent;
+        Error::Gate {
+            what: format!("{}, the noisiest nodes put back to f32", self.options.precision),
+            measured: format!(
+                "{percent:.2} % where f32 has {f32_percent:.2} %, {drop:.2} points less"
+            ),
+            allowed: format!("{} points", self.options.max_drop),
+            next: "pack it with `--precision f32`, or allow more with `--max-drop`",
+        }
+    }
+}
+
+fn require_int8(share: f64, least: Option<f64>) -> Result<()> {
+    match least {
+        Some(least) if share < least => Err(Error::Gate {
+            what: "share of the multiply-accumulates that run in int8".to_owned(),
+            measured: format!("{:.1} %", share * 100.0),
+            allowed: format!("{:.1} % at least", least * 100.0),
+            next: "require less with `--require-int8`, or allow more loss with `--max-drop`",
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// What goes into a bundle beside the graph.
@@ -143,6 +258,7 @@ struct Belongings {
 }
 
 impl Belongings {
+    /// What `options` name, where it fits the optimized `graph`.
     fn read(graph: &Graph, options: &PackOptions) -> Result<Belongings> {
         let labels = options.labels.as_deref().map(read_labels).transpose()?.unwrap_or_default();
         let read = |path: &PathBuf| std::fs::read(path).map_err(Error::io("read", path));
@@ -152,7 +268,7 @@ impl Belongings {
             (None, Some(_)) => Task::Embed,
             (None, None) => Task::Raw,
         });
-        let sequences = sequences(graph, options.sequences.as_deref())?;
+        let sequences = prepare::reachable_sequences(graph, options.sequences.as_deref())?;
         let complete = |shapes: &Shapes| {
             let names = graph.inputs.iter().map(|input| input.name.clone());
             let facts = shapes::facts(graph, shapes)?.into_iter().map(|fact| fact.shape);
@@ -161,6 +277,7 @@ impl Belongings {
         let shapes = options.shapes.iter().map(complete).collect::<Result<_>>()?;
         let belongings = Belongings { task, tokenizer, labels, sequences, shapes };
         belongings.check(graph)?;
+        belongings.check_vocabulary(graph)?;
         Ok(belongings)
     }
 
@@ -212,12 +329,7 @@ impl Belongings {
         }
     }
 
-    fn parts<'a>(
-        &'a self,
-        graph: &'a Graph,
-        precision: Precision,
-        metrics: BTreeMap<String, f64>,
-    ) -> Parts<'a> {
+    fn parts<'a>(&'a self, graph: &'a Graph, precision: Precision) -> Parts<'a> {
         Parts {
             graph,
             task: self.task,
@@ -227,18 +339,18 @@ impl Belongings {
             heap: None,
             labels: &self.labels,
             tokenizer: self.tokenizer.as_deref(),
-            metrics,
+            metrics: BTreeMap::new(),
             golden: &[],
         }
     }
 
-    fn open(
-        &self,
-        prepared: &Prepared,
-        precision: Precision,
-        metrics: BTreeMap<String, f64>,
-    ) -> Result<Session> {
-        let image = bundle::image(&self.parts(&prepared.graph, precision, metrics));
+    /// The longest planned length; 1 where shapes are fixed.
+    fn longest(&self) -> usize {
+        self.sequences.last().copied().unwrap_or(1)
+    }
+
+    fn open(&self, prepared: &Prepared, precision: Precision) -> Result<Session> {
+        let image = bundle::image(&self.parts(&prepared.graph, precision));
         Session::from_bundle(Bundle::from_image(&image)?, &session::Options::default())
     }
 }
@@ -286,55 +398,29 @@ fn read_labels(path: &Path) -> Result<Vec<String>> {
     }
 }
 
-/// The lengths to plan for: those asked for, or the usual ones as far as the positions reach.
-fn sequences(graph: &Graph, asked: Option<&[usize]>) -> Result<Vec<usize>> {
-    let mut sequences = prepare::sequences(graph, asked);
-    let (Some(&longest), Some(positions)) = (sequences.last(), longest_position(graph)) else {
-        return Ok(sequences);
+/// Compares the optimized graph with tract on the original, for the shortest and the longest sequence.
+/// `None` where there is nothing to compare, or no shape is known to compare it in.
+fn fusion_error(graph: &Graph, session: &Session, belongings: &Belongings) -> Result<Option<f32>> {
+    if session.executor() == "tract" || !session.has_example() {
+        return Ok(None);
+    }
+    let lengths = match &belongings.sequences[..] {
+        [] => vec![1],
+        [only] => vec![*only],
+        [shortest, .., longest] => vec![*shortest, *longest],
     };
-    if longest <= positions {
-        return Ok(sequences);
-    }
-    if asked.is_some() {
-        return Err(Error::Input {
-            name: "sequence".to_owned(),
-            expected: format!("at most {positions} tokens, the rows of the model's position table"),
-            got: format!("{longest}; give a shorter `--seq`"),
-        });
-    }
-    sequences.retain(|&length| length < positions);
-    sequences.push(positions);
-    Ok(sequences)
-}
-
-/// Rows of the position table of an optimized copy of the graph, where it has one.
-fn longest_position(graph: &Graph) -> Option<usize> {
-    let mut fused = graph.clone();
-    crate::optimize::optimize(&mut fused);
-    let embed = fused.nodes.iter().find(|node| node.is_fused("Embed"))?;
-    fused.initializers.get(embed.input(2)?)?.shape().first().copied()
-}
-
-/// Compares the fused graph with tract on the original, for the shortest and the longest sequence.
-fn fusion_error(graph: &Graph, fused: &Prepared, belongings: &Belongings) -> Result<f32> {
-    if fused.left_to_tract.is_some() {
-        return Ok(0.0);
-    }
-    let session = belongings.open(fused, Precision::F32, BTreeMap::new())?;
     let mut worst = 0.0_f32;
-    for length in [belongings.sequences.first(), belongings.sequences.last()].into_iter().flatten()
-    {
-        let example = session.example(*length);
+    for length in lengths {
+        let example = session.example(length);
         let inputs: Vec<Tensor> =
             graph.inputs.iter().map(|input| example[&input.name].clone()).collect();
-        debug_assert_eq!(facts(graph, *length).len(), inputs.len());
-        let expected = engine::evaluate(graph, &inputs)?;
+        let expected = engine::reference(graph, &inputs)?;
         for (expected, (_, got)) in expected.iter().zip(session.run(&example)?) {
             worst = worst.max(difference(expected, &got));
         }
     }
     if worst <= FUSION_TOLERANCE {
-        return Ok(worst);
+        return Ok(Some(worst));
     }
     Err(Error::Gate {
         what: "the optimized graph against the original, largest relative difference".to_owned(),
@@ -344,10 +430,11 @@ fn fusion_error(graph: &Graph, fused: &Prepared, belongings: &Belongings) -> Res
     })
 }
 
-/// Largest difference, relative to the largest expected value; infinite where shapes differ.
+/// Largest difference, relative to the largest expected value; infinite where shapes, or values of
+/// other types, differ.
 fn difference(expected: &Tensor, got: &Tensor) -> f32 {
     let (Some(expected_values), Some(values)) = (expected.to_f32(), got.to_f32()) else {
-        return f32::INFINITY;
+        return if expected == got { 0.0 } else { f32::INFINITY };
     };
     if expected.shape() != got.shape() {
         return f32::INFINITY;
@@ -362,29 +449,6 @@ fn difference(expected: &Tensor, got: &Tensor) -> f32 {
             if difference <= worst { worst } else { difference }
         },
     )
-}
-
-/// Scores of f32 and of the packed precision, where the loss is within bounds.
-fn gate(reference: &Session, packed: &Session, data: &Path, max_drop: f64) -> Result<(f64, f64)> {
-    let examples = Examples::read(data)?;
-    let score = |session: &Session| {
-        evaluate::evaluate(session, &examples, &mut |_| {}).map(|e: Evaluation| e.score())
-    };
-    let scores = (score(reference)?, score(packed)?);
-    let drop = (scores.0 - scores.1) * 100.0;
-    if drop <= max_drop {
-        return Ok(scores);
-    }
-    Err(Error::Gate {
-        what: format!("{} on `{}`", packed.manifest().precision, data.display()),
-        measured: format!(
-            "{:.2} % where f32 has {:.2} %, {drop:.2} points less",
-            scores.1 * 100.0,
-            scores.0 * 100.0
-        ),
-        allowed: format!("{max_drop} points"),
-        next: "pack it with `--precision f32`, or allow more with `--max-drop`",
-    })
 }
 
 fn metrics(scores: Option<(f64, f64)>, precision: Precision) -> BTreeMap<String, f64> {

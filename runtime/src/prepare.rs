@@ -1,18 +1,20 @@
-//! An ONNX graph to the form that runs: optimized and packed for our kernels where they cover all of
-//! it, else as it came, for tract.
+//! An ONNX graph to the form that runs: optimized, and packed for our kernels as far as they cover it;
+//! the rest stays as it came, for tract.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::bundle::{self, Bundle, Parts};
-use crate::engine::{self, Compiled, Fact};
+use crate::engine::{self, Fact, Mixture};
 use crate::error::{Error, Result};
 use crate::graph::{Dim, Graph, ValueSpec};
 use crate::manifest::Task;
+use crate::operators::Machine;
 use crate::optimize::{self, PassReport};
 use crate::program::Program;
 use crate::quantize::{self, Precision};
-use crate::rewrite;
 use crate::session::facts;
 use crate::tensor::{DType, Tensor};
 
@@ -22,7 +24,7 @@ pub const DEFAULT_SEQUENCES: [usize; 4] = [16, 32, 64, 128];
 /// A graph in its stored form.
 #[derive(Clone, Debug)]
 pub struct Prepared {
-    /// The graph, fused and packed, or as it came.
+    /// The graph, fused and packed.
     pub graph: Graph,
     /// What the passes did.
     pub passes: Vec<PassReport>,
@@ -43,31 +45,32 @@ pub fn read(path: &Path) -> Result<Graph> {
     Err(Error::Unsupported { model: path.display().to_string(), findings })
 }
 
-/// Optimizes and packs `graph` in `precision`.
+/// Optimizes `graph` and packs it in `precision`.
 ///
 /// # Errors
-/// [`Error::Unsupported`] where int8 is asked for and our kernels do not cover the graph.
+/// As [`quantize::quantize`].
 pub fn prepare(graph: &Graph, precision: Precision) -> Result<Prepared> {
     let mut fused = graph.clone();
     let passes = optimize::optimize(&mut fused);
-    let lowered = quantize::quantize(&mut fused, precision).and_then(|()| {
-        let image = bundle::image(&parts(&fused, precision, &[]));
-        Program::lower(&Bundle::from_image(&image)?, &fused)
-    });
-    match (lowered, precision) {
-        (Ok(_), _) => Ok(Prepared { graph: fused, passes, left_to_tract: None }),
-        (Err(reason), Precision::F32) => {
-            let left_to_tract = Some(reason.to_string());
-            Ok(Prepared { graph: graph.clone(), passes: Vec::new(), left_to_tract })
-        }
-        (Err(reason), Precision::Int8) => Err(Error::Unsupported {
-            model: graph.name.clone(),
-            findings: vec![format!(
-                "int8 runs on our kernels only, and they do not cover this graph ({reason}); pack it with \
-                 `--precision f32`"
-            )],
-        }),
-    }
+    pack(&fused, &passes, precision, &BTreeSet::new())
+}
+
+/// Packs the optimized graph `fused` in `precision`, but for the nodes that write a value of
+/// `stays_f32`.
+///
+/// # Errors
+/// As [`quantize::quantize`].
+pub(crate) fn pack(
+    fused: &Graph,
+    passes: &[PassReport],
+    precision: Precision,
+    stays_f32: &BTreeSet<String>,
+) -> Result<Prepared> {
+    let mut graph = fused.clone();
+    quantize::quantize(&mut graph, precision, stays_f32)?;
+    let bundle = Bundle::from_image(&bundle::image(&parts(&graph, precision, &[])))?;
+    let left_to_tract = Program::lower(&bundle, &graph).err().map(|reason| reason.to_string());
+    Ok(Prepared { graph, passes: passes.to_vec(), left_to_tract })
 }
 
 /// The lengths to plan for: none where every shape is fixed but the batch, and, unless asked for, none
@@ -88,28 +91,64 @@ pub fn sequences(graph: &Graph, asked: Option<&[usize]>) -> Vec<usize> {
     sequences
 }
 
-/// Drops the lengths, from the longest, that tract cannot compile the graph for, where tract runs it: nobody
+/// Drops the lengths, from the longest, that the graph cannot be compiled for, where tract takes part: nobody
 /// asked for them, and many a graph has fewer positions.
-pub(crate) fn drop_impossible(sequences: &mut Vec<usize>, prepared: &Prepared) {
-    let graph = &prepared.graph;
-    while let Some(&longest) = sequences.last().filter(|_| prepared.left_to_tract.is_some()) {
-        let facts = facts(graph, longest);
-        if rewrite::specialize(graph, &facts, &[]).and_then(|it| Compiled::new(&it, &facts)).is_ok()
-        {
-            return;
-        }
+///
+/// # Errors
+/// [`Error::Graph`] where a node of ours contradicts its kernel.
+pub(crate) fn drop_impossible(sequences: &mut Vec<usize>, prepared: &Prepared) -> Result<()> {
+    if prepared.left_to_tract.is_none() || sequences.is_empty() {
+        return Ok(());
+    }
+    let image = bundle::image(&parts(&prepared.graph, Precision::F32, &[]));
+    let machine = Machine::new(Arc::new(Bundle::from_image(&image)?), NonZeroUsize::MIN)?;
+    let mixture = Mixture::new(&Arc::new(machine), &prepared.graph)?;
+    let possible = |&length: &usize| mixture.compile(&facts(&prepared.graph, length), &[]).is_ok();
+    while sequences.last().is_some_and(|length| !possible(length)) {
         sequences.pop();
     }
+    Ok(())
+}
+
+/// The lengths to plan an optimized graph for: those asked for, or the usual ones as far as its positions
+/// reach.
+///
+/// # Errors
+/// [`Error::Input`] where a length is asked for that they do not reach.
+pub(crate) fn reachable_sequences(graph: &Graph, asked: Option<&[usize]>) -> Result<Vec<usize>> {
+    let mut sequences = sequences(graph, asked);
+    let (Some(&longest), Some(positions)) = (sequences.last(), longest_position(graph)) else {
+        return Ok(sequences);
+    };
+    if longest <= positions {
+        return Ok(sequences);
+    }
+    if asked.is_some() {
+        return Err(Error::Input {
+            name: "sequence".to_owned(),
+            expected: format!("at most {positions} tokens, the rows of the model's position table"),
+            got: format!("{longest}; give a shorter `--seq`"),
+        });
+    }
+    sequences.retain(|&length| length < positions);
+    sequences.push(positions);
+    Ok(sequences)
+}
+
+/// Rows of the position table of an optimized graph, where it has one.
+fn longest_position(graph: &Graph) -> Option<usize> {
+    let embed = graph.nodes.iter().find(|node| node.is_fused("Embed"))?;
+    graph.initializers.get(embed.input(2)?)?.shape().first().copied()
 }
 
 /// An ONNX file as a bundle in memory: f32, tensors to tensors.
 pub(crate) fn bundle_of_onnx(path: &Path, sequence: Option<usize>) -> Result<Bundle> {
     let graph = read(path)?;
     let asked = sequence.map(|sequence| vec![sequence]);
-    let mut sequences = sequences(&graph, asked.as_deref());
     let prepared = prepare(&graph, Precision::F32)?;
+    let mut sequences = sequences(&graph, asked.as_deref());
     if asked.is_none() {
-        drop_impossible(&mut sequences, &prepared);
+        drop_impossible(&mut sequences, &prepared)?;
     }
     Bundle::from_image(&bundle::image(&parts(&prepared.graph, Precision::F32, &sequences)))
 }
@@ -149,5 +188,134 @@ pub(crate) fn pattern(fact: &Fact) -> Tensor {
             let bytes = vec![0; count * dtype.size()];
             Tensor::from_bytes(dtype, &fact.shape, bytes).expect("as many bytes as the shape needs")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Attribute, Node, ValueSpec};
+    use crate::session::{Options, Session};
+
+    /// A graph over `x`, f32 of that shape, whose output is the last value.
+    fn graph(shape: &[usize], nodes: Vec<Node>, constants: &[(&str, &[usize])]) -> Graph {
+        let dims: Vec<Dim> = shape.iter().map(|&extent| Dim::Fixed(extent)).collect();
+        let fact = |shape: &[usize]| Fact { dtype: DType::F32, shape: shape.to_vec() };
+        let graph = Graph {
+            name: "mixed".to_owned(),
+            opsets: BTreeMap::from([(String::new(), 17)]),
+            inputs: vec![ValueSpec::new("x", DType::F32, &dims)],
+            outputs: vec![ValueSpec::new(nodes[nodes.len() - 1].output(), DType::F32, &[])],
+            nodes,
+            initializers: constants
+                .iter()
+                .map(|(name, shape)| ((*name).to_owned(), pattern(&fact(shape))))
+                .collect(),
+            metadata: BTreeMap::new(),
+        };
+        graph.validate().unwrap();
+        graph
+    }
+
+    fn linear(x: &str, weight: &str, out: &str) -> Vec<Node> {
+        let product = format!("{out}.product");
+        vec![
+            Node::new("MatMul", &[x, weight], &[&product]),
+            Node::new("Add", &[&product, "b"], &[out]),
+        ]
+    }
+
+    /// Graphs that our kernels cannot run from end to end, and the least cosine that int8 must keep.
+    fn mixed() -> Vec<(&'static str, Graph)> {
+        let softmax = |x: &str| Node::new("Softmax", &[x], &["y"]).with("axis", Attribute::Int(-1));
+        let weights: &[(&str, &[usize])] = &[("w", &[24, 40]), ("b", &[40])];
+        let with = |shape: &[usize], last: Node| {
+            graph(shape, [linear("x", "w", "h"), vec![last]].concat(), weights)
+        };
+        let residual = |shape: &[usize]| {
+            let nodes = vec![
+                Node::new("LayerNormalization", &["x", "g", "g"], &["n"]),
+                Node::new("MatMul", &["n", "w"], &["h"]),
+                Node::new("Relu", &["h"], &["r"]),
+                Node::new("Add", &["r", "n"], &["s"]),
+                Node::new("HardSwish", &["s"], &["y"]),
+            ];
+            graph(shape, nodes, &[("g", &[24]), ("w", &[24, 24])])
+        };
+        let broadcast = {
+            let nodes = [
+                linear("x", "w", "h"),
+                vec![Node::new("ReduceSum", &["x", "zero"], &["row"])],
+                linear("row", "w", "other"),
+                vec![Node::new("Add", &["h", "other"], &["s"]), softmax("s")],
+            ];
+            let mut graph =
+                graph(&[3, 24], Vec::from([Node::new("Relu", &["x"], &["y"])]), weights);
+            graph.nodes = nodes.concat();
+            graph.initializers.insert("zero".to_owned(), Tensor::from_i64(&[1], &[0]));
+            graph
+        };
+        let lookup = {
+            let nodes = vec![
+                Node::new("Cast", &["x"], &["indices"]).with("to", Attribute::Int(7)),
+                Node::new("Gather", &["table", "indices"], &["rows"]),
+                Node::new("Transpose", &["rows"], &["y"])
+                    .with("perm", Attribute::Ints(vec![2, 0, 1])),
+            ];
+            graph(&[2, 3], nodes, &[("table", &[50, 24])])
+        };
+        vec![
+            ("rank 1", with(&[24], softmax("h"))),
+            ("rank 2", with(&[5, 24], softmax("h"))),
+            ("rank 4", with(&[2, 3, 5, 24], softmax("h"))),
+            ("residual", residual(&[2, 5, 24])),
+            ("broadcast residual", broadcast),
+            ("lookup", lookup),
+        ]
+    }
+
+    fn outputs(graph: &Graph, precision: Precision, x: &Tensor) -> (Session, Vec<f32>) {
+        let prepared = prepare(graph, precision).unwrap();
+        let image = bundle::image(&parts(&prepared.graph, precision, &[]));
+        let bundle = Bundle::from_image(&image).unwrap();
+        let session = Session::from_bundle(bundle, &Options::default()).unwrap();
+        let outputs = session.run(&BTreeMap::from([("x".to_owned(), x.clone())])).unwrap();
+        let values = outputs[0].1.to_f32().unwrap();
+        (session, values)
+    }
+
+    #[test]
+    fn a_mixture_computes_what_the_graph_says() {
+        for (name, graph) in mixed() {
+            let x = pattern(&crate::session::facts(&graph, 1)[0]);
+            let expected = engine::evaluate(&graph, std::slice::from_ref(&x)).unwrap();
+            let expected = expected[0].to_f32().unwrap();
+            let (session, got) = outputs(&graph, Precision::F32, &x);
+            assert_eq!(got.len(), expected.len(), "{name}");
+            if name != "lookup" {
+                assert_eq!(session.executor(), "mixture", "{name}");
+            }
+            let worst =
+                got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0_f32, f32::max);
+            // Sums of 24 products in another order.
+            assert!(worst <= 1e-5, "{name}: differs by {worst}");
+
+            let (session, int8) = outputs(&graph, Precision::Int8, &x);
+            assert!(session.operators().kernels > 0, "{name}");
+            if name != "lookup" {
+                // tract counts additions over an axis too.
+                assert!(session.work(1).int8_mac_share() > 0.9, "{name}");
+            }
+            let cosine = crate::evaluate::cosine(&int8, &expected);
+            // Steps of 1/127 and 1/255 of the largest magnitude.
+            assert!(cosine >= 0.999, "{name}: cosine {cosine}");
+        }
+    }
+
+    #[test]
+    fn int8_of_what_has_no_weights_is_refused_by_name() {
+        let graph = graph(&[4], vec![Node::new("Relu", &["x"], &["y"])], &[]);
+        let error = prepare(&graph, Precision::Int8).unwrap_err().to_string();
+        assert!(error.contains("no matrix product or lookup"), "{error}");
     }
 }

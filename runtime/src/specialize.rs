@@ -7,10 +7,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::engine::{Compiled, Fact};
+use crate::engine::{Compiled, Fact, Memory, Mixture};
 use crate::error::Result;
-use crate::graph::Graph;
-use crate::rewrite::{self, known_inputs};
+use crate::rewrite;
 use crate::tensor::Tensor;
 
 /// Most compiled shapes that are kept beside the planned ones.
@@ -35,34 +34,31 @@ struct Specialized {
 }
 
 impl Specializations {
-    /// Compiles `graph`, which has its constants, for each of `planned`; for none where an input chooses
-    /// branches, because its value comes only with the call.
+    /// Compiles `mixture` for each of `planned`; for none where an input chooses branches, because its value
+    /// comes only with the call.
     ///
     /// # Errors
-    /// Those of [`Compiled::new`].
-    pub(crate) fn new(graph: &Graph, planned: &[Vec<Fact>]) -> Result<Specializations> {
-        let mut controls = rewrite::controls(graph);
-        controls.extend(known_inputs::deciding(graph));
-        controls.sort_unstable();
-        controls.dedup();
+    /// Those of [`Mixture::compile`].
+    pub(crate) fn new(mixture: &Mixture, planned: &[Vec<Fact>]) -> Result<Specializations> {
+        let controls = rewrite::controls(mixture.graph());
         let specialized = |facts: &Vec<Fact>| {
-            Specialized::new(graph, facts.clone(), &[], Vec::new()).map(Arc::new)
+            Specialized::new(mixture, facts.clone(), &[], Vec::new()).map(Arc::new)
         };
         let planned = planned.iter().filter(|_| controls.is_empty()).map(specialized);
         let planned = planned.collect::<Result<_>>()?;
         Ok(Specializations { controls, planned, recent: Mutex::default() })
     }
 
-    /// Runs the graph on `inputs`, in the order of its inputs. `graph` gives it with its constants, and
+    /// Runs the graph on `inputs`, in the order of its inputs. `mixture` gives it with its constants, and
     /// `admit` refuses to compile another form beside those that take so many bytes; neither is called
     /// where the shapes are known.
     ///
     /// # Errors
-    /// Those of [`Compiled::new`], [`Compiled::run`], `graph` and `admit`.
+    /// Those of [`Mixture::compile`], [`Compiled::run`], `mixture` and `admit`.
     pub(crate) fn run(
         &self,
         inputs: &[Tensor],
-        graph: impl FnOnce() -> Result<Graph>,
+        mixture: impl FnOnce() -> Result<Mixture>,
         admit: impl FnOnce(u64) -> Result<()>,
     ) -> Result<Vec<Tensor>> {
         let facts: Vec<Fact> = inputs.iter().map(Fact::of).collect();
@@ -79,9 +75,9 @@ impl Specializations {
                 let room = recent.len().min(RECENT - 1);
                 let surplus = recent.len() - room;
                 recent.drain(..surplus);
-                let (constants, live) = totals(recent.iter().chain(&self.planned));
-                admit(constants + live)?;
-                Arc::new(Specialized::new(&graph()?, facts, &self.controls, controls)?)
+                let others = totals(recent.iter().chain(&self.planned));
+                admit(others.constants + others.live + others.scratch)?;
+                Arc::new(Specialized::new(&mixture()?, facts, &self.controls, controls)?)
             }
         };
         recent.push(Arc::clone(&found));
@@ -99,31 +95,26 @@ impl Specializations {
         self.planned.iter().map(|it| &it.facts[..])
     }
 
-    /// Bytes of constants that all planned forms keep, and of what is live in the widest of them.
-    pub(crate) fn memory(&self) -> (u64, u64) {
+    /// What all planned forms take from memory.
+    pub(crate) fn memory(&self) -> Memory {
         totals(&self.planned)
     }
 }
 
-fn totals<'a>(forms: impl IntoIterator<Item = &'a Arc<Specialized>>) -> (u64, u64) {
-    forms.into_iter().map(|it| it.compiled.memory()).fold((0, 0), |(all, widest), one| {
-        let (constants, live) = one;
-        (all + constants, widest.max(live))
-    })
+fn totals<'a>(forms: impl IntoIterator<Item = &'a Arc<Specialized>>) -> Memory {
+    forms.into_iter().map(|it| it.compiled.memory()).fold(Memory::default(), Memory::beside)
 }
 
 impl Specialized {
     fn new(
-        graph: &Graph,
+        mixture: &Mixture,
         facts: Vec<Fact>,
         inputs: &[usize],
         values: Vec<Tensor>,
     ) -> Result<Specialized> {
         let known: Vec<(usize, Tensor)> =
             inputs.iter().copied().zip(values.iter().cloned()).collect();
-        let graph = known_inputs::fix(graph, &known);
-        let graph = rewrite::specialize(&graph, &facts, &known)?;
-        let compiled = Compiled::new(&graph, &facts)?;
+        let compiled = mixture.compile(&facts, &known)?;
         Ok(Specialized { facts, controls: values, compiled })
     }
 }

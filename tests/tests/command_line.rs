@@ -80,7 +80,7 @@ fn bench_has_its_keys_and_stays_within_the_plan() {
     assert_keys(
         &measured,
         "median_ms p95_ms p99_ms cpu_ms cold_start_ms peak_rss_bytes peak_heap_bytes \
-         planned_peak_bytes int8_mac_share threads seq",
+         planned_peak_bytes int8_mac_share executor operators threads seq",
     );
     assert_eq!(measured["seq"], 32);
     let bytes = |key: &str| measured[key].as_u64().expect("bytes");
@@ -149,9 +149,39 @@ fn pack_reports_what_it_did() {
     let model = text(&golden("tiny.onnx"));
     let bundle = text(&folder.path().join("tiny.dram"));
     let outcome = dram(&["pack", &model, "-o", &bundle, "--task", "raw", "--json"]).expect(0);
-    assert_keys(&outcome.json(), "bytes precision task passes int8_mac_share fusion_error");
+    assert_keys(
+        &outcome.json(),
+        "bytes precision task passes executor operators int8_mac_share fusion_error",
+    );
     assert_eq!(outcome.json()["bytes"], std::fs::metadata(&bundle).expect("a bundle").len());
     assert!(outcome.stderr.contains("quantizing"), "progress goes to stderr: {outcome:?}");
+}
+
+#[test]
+fn too_little_int8_is_refused_and_nothing_is_written() {
+    let folder = tempdir().expect("a folder");
+    let (model, bundle) = (text(&golden("tiny.onnx")), folder.path().join("tiny.dram"));
+    let pack = |share: &str| {
+        dram(&["pack", &model, "-o", &text(&bundle), "--task", "raw", "--require-int8", share])
+    };
+    let refused = pack("99.9%").expect(1);
+    assert!(refused.stderr.contains("99.9 % at least"), "{refused:?}");
+    assert!(!bundle.exists());
+    pack("50%").expect(0);
+}
+
+#[test]
+fn compare_tells_where_two_forms_of_a_model_part() {
+    let folder = tempdir().expect("a folder");
+    let (model, bundle) = (text(&golden("tiny.onnx")), tiny_bundle(folder.path()));
+    let same = dram(&["compare", &model, &model, "--json"]).expect(0).json();
+    assert_eq!(same["outputs"][0]["worst"], 0.0);
+    let compared = dram(&["compare", &model, &bundle, "--json"]).expect(0).json();
+    assert_keys(&compared, "samples outputs layers");
+    assert_keys(&compared["outputs"][0], "value worst mean signal_to_noise_db cosine top1 top5");
+    assert!(compared["layers"].as_array().is_some_and(|layers| layers.len() > 5), "{compared}");
+    let worst = compared["outputs"][0]["worst"].as_f64();
+    assert!(worst.is_some_and(|worst| worst > 0.0 && worst < 0.5), "int8 differs: {compared}");
 }
 
 #[test]

@@ -9,11 +9,12 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use dram_runtime::Session;
 use dram_runtime::plan::Size;
+use dram_runtime::session::Operators;
 use serde::Serialize;
 
 use crate::arguments::{Limits, mapped_bytes};
 use crate::output::{Output, table};
-use crate::verbs::takes_text;
+use crate::verbs::{executor, takes_text};
 use crate::{ALLOCATOR, Answer, process};
 
 /// Measure cold start, latency, memory and the share of int8 work
@@ -54,6 +55,8 @@ struct Measured {
     peak_heap_bytes: u64,
     planned_peak_bytes: u64,
     int8_mac_share: f64,
+    executor: &'static str,
+    operators: Operators,
     threads: usize,
     seq: Option<usize>,
     inferences: usize,
@@ -104,6 +107,8 @@ impl Bench {
             peak_heap_bytes: ALLOCATOR.peak_bytes() + mapped_bytes(&self.file)?,
             planned_peak_bytes: session.plan().peak_bytes(),
             int8_mac_share: session.work(seq.unwrap_or_default()).int8_mac_share(),
+            executor: session.executor(),
+            operators: session.operators(),
             threads: self.limits.threads.get(),
             seq,
             inferences: times.len(),
@@ -202,6 +207,7 @@ fn text(measured: &Measured) -> String {
     ];
     rows.extend(measured.peak_rss_bytes.map(|peak| bytes("peak RSS", peak)));
     rows.push(row("int8 MACs", format!("{:.1} %", 100.0 * measured.int8_mac_share)));
+    rows.push(row("executor", executor(measured.executor, measured.operators)));
     let tokens = measured.seq.map_or(String::new(), |seq| format!("{seq} tokens, "));
     let (count, threads) = (measured.inferences, measured.threads);
     format!("{}{tokens}threads {threads}, {count} inferences\n", table(&rows))

@@ -10,6 +10,7 @@ use dram_runtime::plan::Size;
 
 use crate::Answer;
 use crate::output::{Output, table};
+use crate::verbs::executor;
 
 /// Show inputs, outputs, operators, parameters and work of an ONNX file or a bundle
 #[derive(Debug, Args)]
@@ -35,6 +36,9 @@ fn text(model: &Inspection) -> String {
         row("opset", &format!("{} {version}", if domain.is_empty() { "ai.onnx" } else { domain }));
     }
     row("parameters", &model.parameters.to_string());
+    if let (Some(name), Some(operators)) = (model.executor, model.operators_by_executor) {
+        row("executor", &executor(name, operators));
+    }
     for (tokens, macs) in &model.macs {
         // Shapes that are fixed are listed under one token.
         let at = if model.macs.len() > 1 { format!(" at {tokens} tokens") } else { String::new() };

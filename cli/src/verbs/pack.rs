@@ -9,10 +9,12 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use dram_runtime::optimize::PassReport;
 use dram_runtime::pack::{DEFAULT_MAX_DROP, PackOptions, PackReport, pack};
 use dram_runtime::plan::Size;
+use dram_runtime::repair::Repair;
 use dram_runtime::{Precision, Task};
 
 use crate::arguments::{named_shape, shapes};
 use crate::output::{Output, table};
+use crate::verbs::executor;
 use crate::{ALLOCATOR, Answer};
 
 /// Optimize, quantize, gate on accuracy, and write the bundle
@@ -58,6 +60,19 @@ pub(crate) struct Pack {
     /// Refuse to lose more than this against f32, in percentage points
     #[arg(long, value_name = "POINTS", requires = "eval", default_value_t = DEFAULT_MAX_DROP)]
     max_drop: f64,
+
+    /// Refuse where less of the multiply-accumulates runs in int8: `90%`
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    require_int8: Option<f64>,
+}
+
+/// A percentage as a share of one.
+fn share(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim().parse::<f64>().ok();
+    number
+        .filter(|percent| (0.0..=100.0).contains(percent))
+        .map(|percent| percent / 100.0)
+        .ok_or_else(|| "give a percentage: 90%".to_owned())
 }
 
 impl Pack {
@@ -72,6 +87,7 @@ impl Pack {
             precision: self.precision,
             evaluate: self.eval.clone(),
             max_drop: self.max_drop,
+            require_int8: self.require_int8,
         };
         let report = pack(&self.model, &self.output, &options, &mut |step| output.note(&step))?;
         output.result(&self.text(&report), &report)?;
@@ -84,6 +100,7 @@ impl Pack {
         let mut rows = vec![
             row("task", report.task.to_string()),
             row("precision", report.precision.to_string()),
+            row("executor", executor(report.executor, report.operators)),
             row("int8 MACs", percent(report.int8_mac_share)),
         ];
         rows.extend(report.f32_score.map(|score| row("score in f32", percent(score))));
@@ -91,7 +108,25 @@ impl Pack {
         let rewrites = |it: &PassReport| row(&format!("pass {}", it.pass), it.rewrites.to_string());
         rows.extend(report.passes.iter().map(rewrites));
         let tract = report.left_to_tract.as_ref();
-        let tract = tract.map_or(String::new(), |why| format!("tract runs it: {why}\n"));
-        format!("{}{tract}{}, {}\n", table(&rows), self.output.display(), Size(report.bytes))
+        let tract = tract.map_or(String::new(), |why| format!("tract takes part: {why}\n"));
+        let repair = report.repair.as_ref().map_or(String::new(), repaired);
+        let written = format!("{}, {}\n", self.output.display(), Size(report.bytes));
+        format!("{}{tract}{repair}{written}", table(&rows))
     }
+}
+
+/// What was put back to f32, attempt by attempt and node by node.
+fn repaired(repair: &Repair) -> String {
+    let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+    let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
+    let mut rounds = vec![row(["nodes in f32", "score", "int8 MACs"])];
+    rounds.extend(repair.rounds.iter().map(|round| {
+        vec![round.stays_f32.to_string(), percent(round.score), percent(round.int8_mac_share)]
+    }));
+    let mut nodes = vec![row(["node", "signal to noise", "stored as"])];
+    nodes.extend(repair.nodes.iter().map(|noise| {
+        let stored = if noise.stays_f32 { "f32" } else { "int8" };
+        vec![noise.node.clone(), format!("{:.1} dB", noise.signal_to_noise_db), stored.to_owned()]
+    }));
+    format!("\n{}\n{}\n", table(&rounds), table(&nodes))
 }

@@ -142,10 +142,7 @@ impl Bundle {
     /// # Errors
     /// None of a bundle that opened; the tensors are copies.
     pub fn golden(&self) -> Result<Vec<Example>> {
-        let tensor = |entry: &TensorEntry| {
-            let bytes = self.section(entry.extent()).to_vec();
-            Ok((entry.name.clone(), Tensor::from_bytes(entry.dtype, &entry.shape, bytes)?))
-        };
+        let tensor = |entry: &TensorEntry| Ok((entry.name.clone(), self.tensor(entry)?));
         let tensors = |entries: &[TensorEntry]| entries.iter().map(tensor).collect::<Result<_>>();
         let example = |entry: &GoldenEntry| {
             let (inputs, outputs) = (tensors(&entry.inputs)?, tensors(&entry.outputs)?);
@@ -157,6 +154,11 @@ impl Bundle {
     /// The bytes of a section; its extent was checked when the bundle was opened.
     pub(crate) fn section(&self, extent: Extent) -> &[u8] {
         &self.bytes[extent.offset as usize..][..extent.bytes as usize]
+    }
+
+    /// A copy of the tensor that `entry` places.
+    pub(crate) fn tensor(&self, entry: &TensorEntry) -> Result<Tensor> {
+        Tensor::from_bytes(entry.dtype, &entry.shape, self.section(entry.extent()).to_vec())
     }
 
     /// Where the values of the constant `name` lie, and its shape.

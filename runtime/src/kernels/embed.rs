@@ -82,6 +82,23 @@ pub fn embed(
     Ok(())
 }
 
+/// The row of `table` that `index` chooses, counted from the end where it is negative, in `out [width]`;
+/// `None` where there is none (ONNX: `Gather`).
+pub fn gather_row(table: WordTable<'_>, index: i64, out: &mut [f32]) -> Option<()> {
+    let rows = match table {
+        WordTable::F32(values) => values.len() / out.len().max(1),
+        WordTable::I8 { scales, .. } => scales.len(),
+    };
+    let index = if index < 0 { index.checked_add_unsigned(rows as u64)? } else { index };
+    match table.row(u32::try_from(index).ok()?, out.len())? {
+        Word::F32(values) => out.copy_from_slice(values),
+        Word::I8(values, scale) => {
+            out.iter_mut().zip(values).for_each(|(out, &value)| *out = f32::from(value) * scale);
+        }
+    }
+    Some(())
+}
+
 enum Word<'a> {
     F32(&'a [f32]),
     I8(&'a [i8], f32),

@@ -29,7 +29,7 @@ mod tiles;
 
 pub use attention::{Heads, KeysValues, attention, pack_keys_values};
 pub use cpu::Cpu;
-pub use embed::{Embeddings, NoEmbedding, WordTable, embed};
+pub use embed::{Embeddings, NoEmbedding, WordTable, embed, gather_row};
 pub use linear::{Activation, Epilogue, linear_f32, linear_i8};
 pub use math::{EXP_ERROR, GELU_ERROR, TANH_ERROR, add, gelu, tanh};
 pub use norm::{LayerNorm, l2_normalize, layer_norm, layer_norm_in_place, masked_mean, softmax};

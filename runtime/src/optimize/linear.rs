@@ -2,7 +2,7 @@
 //! `y = x · weight + bias` with `x` `[.., k]`, `weight` `[k, n]`, `bias` `[n]`.
 //!
 //! Sources: ONNX `MatMul` (+ `Add`) and `Gemm`. Refused: weights of other rank than two or other
-//! type than f32, `Gemm` with factors or a transposed `A`, a bias that is not as wide as the
+//! type than f32, without elements or not finite, `Gemm` with factors or a transposed `A`, a bias that is not as wide as the
 //! output.
 
 use crate::graph::{Graph, Node};
@@ -29,10 +29,8 @@ fn with_bias(view: &View, index: usize) -> Option<Rewrite> {
         let (x, weight) = (matmul.input(0)?, matmul.input(1)?);
         let width = matrix(view, weight)?.1;
         let bias_tensor = view.constant(bias)?;
-        let fits = bias_tensor.dtype() == DType::F32
-            && bias_tensor.len() == width
-            && bias_tensor.shape().last() == Some(&width);
-        // A rank above one that is all ones but the last still broadcasts over rows alone.
+        // A bias of a higher rank could give the result a higher rank.
+        let fits = bias_tensor.dtype() == DType::F32 && bias_tensor.shape() == [width];
         fits.then(|| {
             Rewrite::new(index, Node::fused("Linear", &[x, weight, bias], &[node.output()]))
         })
@@ -76,13 +74,13 @@ fn gemm(view: &View, index: usize) -> Option<Rewrite> {
     Some(Rewrite { initializers, ..Rewrite::new(index, fused) })
 }
 
-/// Extents of a constant f32 matrix.
+/// Extents of a constant f32 matrix that has elements, all of them finite.
 fn matrix(view: &View, value: &str) -> Option<(usize, usize)> {
-    let tensor = view.constant(value).filter(|tensor| tensor.dtype() == DType::F32)?;
-    match tensor.shape() {
-        &[rows, columns] => Some((rows, columns)),
-        _ => None,
-    }
+    let tensor = view.constant(value)?;
+    let &[rows, columns] = tensor.shape() else { return None };
+    let values = tensor.to_f32()?;
+    let finite = values.iter().all(|value| value.is_finite());
+    (!values.is_empty() && finite).then_some((rows, columns))
 }
 
 fn transpose(tensor: &Tensor) -> Option<Tensor> {

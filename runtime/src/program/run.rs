@@ -2,21 +2,11 @@
 
 use std::ops::Range;
 
-use super::{Needs, Program, Rows, Step, Weights, Words};
-use crate::bundle::Bundle;
+use super::{Needs, Program, Rows, Step};
 use crate::error::{Error, Result};
-use crate::kernels::{
-    self, Activation, Cpu, Embeddings, Epilogue, Heads, KeysValues, LayerNorm, NoEmbedding,
-    PackedF32, PackedI8, PerThread, RowScale, RowsMut, Threads, WordTable, quantized_width,
-};
-use crate::manifest::Extent;
+use crate::kernels::NoEmbedding;
+use crate::operators::{Machine, Operator, Scratch};
 use crate::tensor::Tensor;
-
-/// Rows that a tile of the linear kernels takes at once; cuts between threads respect it.
-const TILE_ROWS: usize = 12;
-
-/// Below this norm a vector counts as zero (PyTorch: `normalize`, `eps`).
-const SMALLEST_NORM: f32 = 1e-12;
 
 /// Buffers for a run, allocated once.
 #[derive(Debug)]
@@ -24,13 +14,8 @@ pub(crate) struct Workspace {
     arena: Vec<f32>,
     /// Where each slot begins in the arena.
     offsets: Vec<usize>,
-    packed: Vec<f32>,
-    scores: Vec<f32>,
-    quantized: Vec<u8>,
-    row_scales: Vec<RowScale>,
+    scratch: Scratch,
     ids: Vec<u32>,
-    segments: Vec<u32>,
-    no_segment: Vec<f32>,
     mask: Vec<u8>,
 }
 
@@ -39,31 +24,10 @@ impl Workspace {
         Workspace {
             arena: vec![0.0; needs.arena],
             offsets: needs.offsets.clone(),
-            packed: vec![0.0; needs.packed],
-            scores: vec![0.0; needs.scores],
-            quantized: vec![0; needs.quantized],
-            row_scales: vec![RowScale::default(); needs.tokens],
+            scratch: Scratch::new(needs.scratch),
             ids: vec![0; needs.tokens],
-            segments: vec![0; needs.tokens],
-            no_segment: vec![0.0; needs.embedding],
             mask: vec![0; needs.tokens],
         }
-    }
-}
-
-/// What a program runs on.
-#[derive(Debug)]
-pub(crate) struct Machine<'a> {
-    pub(crate) bundle: &'a Bundle,
-    pub(crate) cpu: Cpu,
-    pub(crate) threads: &'a Threads,
-}
-
-impl Machine<'_> {
-    /// The values of a constant. Its extent was checked when the program was lowered, its alignment when
-    /// the bundle was opened.
-    fn values<T: bytemuck::Pod>(&self, extent: Extent) -> &[T] {
-        bytemuck::cast_slice(self.bundle.section(extent))
     }
 }
 
@@ -114,171 +78,39 @@ impl Program {
 
 struct Run<'a> {
     program: &'a Program,
-    machine: &'a Machine<'a>,
+    machine: &'a Machine,
     tokens: usize,
 }
 
 impl Run<'_> {
     fn step(&self, step: &Step, workspace: &mut Workspace) -> Result<(), NoEmbedding> {
-        let Machine { cpu, threads, .. } = *self.machine;
-        match step {
-            Step::Embed { words, positions, width, out } => {
-                return self.embed(words, *positions, *width, *out, workspace);
-            }
-            Step::LayerNorm { x, gamma, beta, epsilon, out } => {
-                let norm = LayerNorm {
-                    gamma: self.machine.values(*gamma),
-                    beta: self.machine.values(*beta),
-                    epsilon: *epsilon,
-                };
-                let width = self.width(*out);
-                let [x, out] = self.slots(&mut workspace.arena, &workspace.offsets, [*x, *out]);
-                threads.split(x.len() / width, 1, RowsMut::new(out, width), |rows, out| {
-                    kernels::layer_norm(cpu, &x[columns(&rows, width)], norm, out);
-                });
-            }
-            Step::Linear { x, weights, activation, residual, out } => {
-                self.linear(*x, weights, *activation, *residual, *out, workspace);
-            }
-            Step::Attention { qkv, heads, out } => self.attention(*qkv, *heads, *out, workspace),
-            Step::Gelu { x, out } => {
-                let width = self.width(*out);
-                let [x, out] = self.slots(&mut workspace.arena, &workspace.offsets, [*x, *out]);
-                threads.split(x.len() / width, 1, RowsMut::new(out, width), |rows, out| {
-                    out.copy_from_slice(&x[columns(&rows, width)]);
-                    kernels::gelu(cpu, out);
-                });
-            }
-            Step::MeanPool { hidden, out } => {
-                let [hidden, out] =
-                    self.slots(&mut workspace.arena, &workspace.offsets, [*hidden, *out]);
-                kernels::masked_mean(cpu, hidden, &workspace.mask[..self.tokens], out);
-            }
-            Step::FirstToken { hidden, out } => {
-                let [hidden, out] =
-                    self.slots(&mut workspace.arena, &workspace.offsets, [*hidden, *out]);
-                out.copy_from_slice(&hidden[..out.len()]);
-            }
-            Step::L2Normalize { x, out } => {
-                let width = self.width(*out);
-                let [x, out] = self.slots(&mut workspace.arena, &workspace.offsets, [*x, *out]);
-                out.copy_from_slice(x);
-                kernels::l2_normalize(cpu, out, width, SMALLEST_NORM);
-            }
-        }
-        Ok(())
-    }
-
-    fn embed(
-        &self,
-        words: &Words,
-        positions: Extent,
-        width: usize,
-        out: usize,
-        workspace: &mut Workspace,
-    ) -> Result<(), NoEmbedding> {
-        let machine = self.machine;
-        let words = match words {
-            Words::F32(rows) => WordTable::F32(machine.values(*rows)),
-            Words::Int8 { rows, scales } => {
-                WordTable::I8 { rows: machine.values(*rows), scales: machine.values(*scales) }
-            }
-        };
-        // The one segment of a single text was added to the positions when the graph was optimized.
-        let (segments, positions) = (&workspace.no_segment[..width], machine.values(positions));
-        let tables = Embeddings { words, segments, positions, width };
-        let (ids, segments) = (&workspace.ids[..self.tokens], &workspace.segments[..self.tokens]);
-        let [out] = self.slots(&mut workspace.arena, &workspace.offsets, [out]);
-        kernels::embed(machine.cpu, ids, segments, &tables, out)
-    }
-
-    fn linear(
-        &self,
-        x: usize,
-        weights: &Weights,
-        activation: Activation,
-        residual: Option<usize>,
-        out: usize,
-        workspace: &mut Workspace,
-    ) {
-        let Machine { cpu, threads, .. } = *self.machine;
-        let Weights { k, n, .. } = *weights;
-        let rows = self.program.slots[x].rows.count(self.tokens);
-        let Workspace { arena, offsets, quantized, row_scales, .. } = workspace;
-        let ([x, out], residual) = match residual {
-            Some(residual) => {
+        let Workspace { arena, offsets, scratch, ids, mask } = workspace;
+        let (ids, mask) = (&ids[..self.tokens], &mask[..self.tokens]);
+        let (machine, out) = (self.machine, step.out);
+        let width = self.width(out);
+        let ([x, out], residual) = match (step.x, step.residual) {
+            (Some(x), Some(residual)) => {
                 let [x, residual, out] = self.slots(arena, offsets, [x, residual, out]);
                 ([x, out], Some(&*residual))
             }
-            None => (self.slots(arena, offsets, [x, out]), None),
-        };
-        let epilogue = |rows: &Range<usize>| Epilogue {
-            activation,
-            residual: residual.map(|residual| &residual[columns(rows, n)]),
-        };
-        let out = RowsMut::new(out, n);
-        match self.packed(weights) {
-            Packed::F32(weights) => threads.split(rows, TILE_ROWS, out, |rows, out| {
-                kernels::linear_f32(cpu, &x[columns(&rows, k)], &weights, epilogue(&rows), out);
-            }),
-            Packed::Int8(weights) => {
-                let width = quantized_width(k);
-                let quantized = RowsMut::new(&mut quantized[..rows * width], width);
-                let scales = RowsMut::new(&mut row_scales[..rows], 1);
-                threads.split(
-                    rows,
-                    TILE_ROWS,
-                    (out, quantized, scales),
-                    |rows, (out, quantized, scales)| {
-                        kernels::quantize_rows(cpu, &x[columns(&rows, k)], k, quantized, scales);
-                        kernels::linear_i8(cpu, quantized, scales, &weights, epilogue(&rows), out);
-                    },
-                );
+            (Some(x), None) => (self.slots(arena, offsets, [x, out]), None),
+            (None, _) => {
+                let [out] = self.slots(arena, offsets, [out]);
+                ([&mut [][..], out], None)
             }
+        };
+        match &step.operator {
+            Operator::Embed(embedding) => return machine.embed(embedding, ids, scratch, out),
+            Operator::LayerNorm(norm) => machine.layer_norm(norm, x, out),
+            Operator::Linear(layer) => machine.linear(layer, x, residual, scratch, out),
+            Operator::Attention(heads) => machine.attention(*heads, x, mask, scratch, out),
+            Operator::Gelu => machine.gelu(width, x, out),
+            Operator::MeanPool => machine.mean_pool(x, mask, out),
+            Operator::FirstToken => out.copy_from_slice(&x[..width]),
+            Operator::L2Normalize => machine.l2_normalize(width, x, out),
+            Operator::Gather(_) => unreachable!("lowering admits no other lookup than that of ids"),
         }
-    }
-
-    fn packed(&self, weights: &Weights) -> Packed<'_> {
-        let Weights { k, n, .. } = *weights;
-        let (machine, bias) = (self.machine, self.machine.values(weights.bias));
-        let packed = match weights.int8 {
-            None => PackedF32::new(machine.values(weights.panels), bias, k, n).map(Packed::F32),
-            Some((sums, scales)) => {
-                let (panels, sums) = (machine.values(weights.panels), machine.values(sums));
-                PackedI8::new(panels, sums, machine.values(scales), bias, k, n).map(Packed::Int8)
-            }
-        };
-        packed.expect("lowering checked the extents of all weights")
-    }
-
-    fn attention(&self, qkv: usize, heads: Heads, out: usize, workspace: &mut Workspace) {
-        let Machine { cpu, threads, .. } = *self.machine;
-        let (tokens, stride, hidden) = (self.tokens, 3 * heads.hidden(), heads.hidden());
-        let Workspace { arena, offsets, packed, scores, mask, .. } = workspace;
-        let [qkv, out] = self.slots(arena, offsets, [qkv, out]);
-        let packed = &mut packed[..heads.packed_len(tokens)];
-        let groups = RowsMut::new(packed, heads.group_len());
-        threads.split(tokens.div_ceil(Heads::GROUP), 1, groups, |groups, packed| {
-            let rows = groups.start * Heads::GROUP..(groups.end * Heads::GROUP).min(tokens);
-            kernels::pack_keys_values(cpu, heads, &qkv[columns(&rows, stride)], packed);
-        });
-        let keys_values = KeysValues { packed, mask: &mask[..tokens] };
-        let scores = PerThread::new(scores, heads.scratch_len(tokens));
-        threads.split(
-            tokens,
-            TILE_ROWS,
-            (RowsMut::new(out, hidden), scores),
-            |rows, (out, scores)| {
-                kernels::attention(
-                    cpu,
-                    heads,
-                    &qkv[columns(&rows, stride)],
-                    keys_values,
-                    scores,
-                    out,
-                );
-            },
-        );
+        Ok(())
     }
 
     fn width(&self, slot: usize) -> usize {
@@ -310,14 +142,4 @@ impl Run<'_> {
             Rows::Tokens => Tensor::from_f32(&[1, self.tokens, width], values),
         }
     }
-}
-
-enum Packed<'a> {
-    F32(PackedF32<'a>),
-    Int8(PackedI8<'a>),
-}
-
-/// The elements of `rows` in a matrix of that width.
-fn columns(rows: &Range<usize>, width: usize) -> Range<usize> {
-    rows.start * width..rows.end * width
 }

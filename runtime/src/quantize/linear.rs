@@ -2,16 +2,13 @@
 //! `dram.LinearInt8(x, panels, column_sums, scales, bias, residual)`; attributes `k`, `n` and
 //! `activation`. The layouts are those of [`crate::kernels`].
 
-use super::finite;
+use super::{Packed, finite};
 use crate::error::{Error, Result};
 use crate::graph::{Attribute, Graph, Node};
 use crate::kernels::{
-    MOST_INT8_INPUTS, PANEL, column_sums, pack_f32 as panels_f32, pack_i8, pad_columns,
-    quantize_columns,
+    PANEL, column_sums, pack_f32 as panels_f32, pack_i8, pad_columns, quantize_columns,
 };
 use crate::tensor::Tensor;
-
-type Packed = (Node, Vec<(String, Tensor)>);
 
 pub(super) fn pack_f32(graph: &Graph, node: Node) -> Result<Packed> {
     let layer = Layer::of(graph, &node)?;
@@ -26,11 +23,7 @@ pub(super) fn pack_f32(graph: &Graph, node: Node) -> Result<Packed> {
 pub(super) fn pack_int8(graph: &Graph, node: Node) -> Result<Packed> {
     let layer = Layer::of(graph, &node)?;
     let (weight, scales) = quantize_columns(&layer.weight, layer.k, layer.n);
-    let packed = pack_i8(&weight, layer.k, layer.n).ok_or_else(|| {
-        let expected =
-            format!("at most {MOST_INT8_INPUTS} inputs, so that 32-bit sums cannot overflow");
-        Error::graph(node.place(), expected, layer.k.to_string())
-    })?;
+    let packed = pack_i8(&weight, layer.k, layer.n).expect("rounding keeps within ±127");
     let shape = [layer.n.div_ceil(PANEL), layer.k.div_ceil(4), PANEL, 4];
     let sums = column_sums(&weight, layer.k, layer.n);
     let constants = [
@@ -60,13 +53,6 @@ impl Layer {
                 format!("`{name}` of another rank"),
             ));
         };
-        if weight.is_empty() {
-            return Err(Error::graph(
-                node.place(),
-                "a weight with elements",
-                format!("[{k}, {n}]"),
-            ));
-        }
         let bias = match node.input(2) {
             Some(bias) => finite(graph, bias)?,
             None => vec![0.0; n],

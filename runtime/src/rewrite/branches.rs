@@ -6,9 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::engine::{self, Fact};
+use crate::engine::Fact;
 use crate::graph::{Attribute, Graph, Node, ValueSpec};
-use crate::tensor::{DType, Tensor};
+use crate::rewrite::Constant;
+use crate::tensor::DType;
 
 /// Positions of the graph's inputs whose *values* decide which branches run.
 pub(crate) fn controls(graph: &Graph) -> Vec<usize> {
@@ -45,10 +46,7 @@ fn conditions<'a>(
 }
 
 /// Puts known branches in the place of their `If`, until no condition is known any more.
-pub(super) fn run(graph: &mut Graph, facts: &[Fact], known: &[(usize, Tensor)]) -> usize {
-    for (input, value) in known {
-        fix(graph, *input, value);
-    }
+pub(super) fn run(graph: &mut Graph, facts: &[Fact], constant: Constant) -> usize {
     let mut count = 0;
     loop {
         let conditions: Vec<String> = graph
@@ -59,7 +57,7 @@ pub(super) fn run(graph: &mut Graph, facts: &[Fact], known: &[(usize, Tensor)]) 
             .collect();
         let values: BTreeMap<String, bool> = conditions
             .into_iter()
-            .filter_map(|name| Some((name.clone(), condition(graph, facts, &name)?)))
+            .filter_map(|name| Some((name.clone(), condition(graph, facts, &name, constant)?)))
             .collect();
         if values.is_empty() {
             return count;
@@ -77,17 +75,8 @@ pub(super) fn run(graph: &mut Graph, facts: &[Fact], known: &[(usize, Tensor)]) 
     }
 }
 
-/// Makes all nodes read `value` instead of the graph's input, which stays.
-fn fix(graph: &mut Graph, input: usize, value: &Tensor) {
-    let name = graph.inputs[input].name.clone();
-    let given = format!("{name}/given");
-    let renamed = BTreeMap::from([(name, given.clone())]);
-    graph.nodes.iter_mut().for_each(|node| node.rename_reads(&renamed));
-    graph.initializers.insert(given, value.clone());
-}
-
 /// What the condition `name` is, where it is the same for all inputs of these shapes.
-fn condition(graph: &Graph, facts: &[Fact], name: &str) -> Option<bool> {
+fn condition(graph: &Graph, facts: &[Fact], name: &str, constant: Constant) -> Option<bool> {
     let value = match graph.initializers.get(name) {
         Some(value) => value.clone(),
         None => {
@@ -97,7 +86,7 @@ fn condition(graph: &Graph, facts: &[Fact], name: &str) -> Option<bool> {
                 .filter(|(input, _)| part.inputs.iter().any(|it| it.name == input.name))
                 .map(|(_, fact)| fact.clone())
                 .collect();
-            engine::constant(&part, &facts)?
+            constant(&part, &facts)?
         }
     };
     (value.dtype() == DType::Bool).then(|| value.bytes().iter().any(|&byte| byte != 0))
@@ -132,8 +121,10 @@ fn inline(graph: &mut Graph, node: Node, holds: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine;
     use crate::graph::Dim;
-    use crate::tensor::DType;
+    use crate::rewrite::known_inputs;
+    use crate::tensor::Tensor;
 
     fn branch(nodes: Vec<Node>, output: &str) -> Attribute {
         let outputs = vec![ValueSpec::new(output, DType::F32, &[])];
@@ -169,8 +160,8 @@ mod tests {
         let inputs = [Tensor::from_f32(&[1, 2], &[1.0, 2.0]), Tensor::from_i64(&[], &[rate])];
         let facts: Vec<Fact> = inputs.iter().map(Fact::of).collect();
         let known = controls(graph).into_iter().map(|input| (input, inputs[input].clone()));
-        let mut graph = graph.clone();
-        assert!(run(&mut graph, &facts, &known.collect::<Vec<_>>()) > 0);
+        let mut graph = known_inputs::fix(graph, &known.collect::<Vec<_>>()).into_owned();
+        assert!(run(&mut graph, &facts, &engine::shape_constant) > 0);
         graph.validate().expect("a pass leaves a sound graph");
         assert!(graph.nodes.iter().all(|node| !node.is("If")), "{:?}", graph.nodes);
         engine::evaluate(&graph, &inputs).expect("it runs")[0].to_f32().expect("f32")
@@ -231,6 +222,6 @@ mod tests {
             Fact { dtype: DType::F32, shape: vec![1, 2] },
             Fact { dtype: DType::I64, shape: vec![] },
         ];
-        assert_eq!(run(&mut graph, &facts, &[]), 0);
+        assert_eq!(run(&mut graph, &facts, &engine::shape_constant), 0);
     }
 }

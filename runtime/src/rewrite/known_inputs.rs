@@ -3,9 +3,9 @@
 //! The inputs stay where they are, but nothing reads them any more.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::graph::{Attribute, Graph, Node};
+use crate::graph::{Graph, Node};
 use crate::tensor::Tensor;
 
 /// Positions of the inputs whose values, not only their shapes, tract must know to compile `graph`.
@@ -24,27 +24,11 @@ pub(crate) fn fix<'a>(graph: &'a Graph, known: &[(usize, Tensor)]) -> Cow<'a, Gr
     for (index, value) in known {
         let input = graph.inputs[*index].name.clone();
         let constant = format!("{input}/known");
-        read_instead(&mut graph, &input, &constant);
+        let renamed = BTreeMap::from([(input, constant.clone())]);
+        graph.nodes.iter_mut().for_each(|node| node.rename_reads(&renamed));
         graph.initializers.insert(constant, value.clone());
     }
     Cow::Owned(graph)
-}
-
-/// Makes all nodes that read `from` read `to`.
-fn read_instead(graph: &mut Graph, from: &str, to: &str) {
-    for node in &mut graph.nodes {
-        for input in node.inputs.iter_mut().filter(|input| *input == from) {
-            to.clone_into(input);
-        }
-        for attribute in node.attributes.values_mut() {
-            if let Attribute::Graph(subgraph) = attribute {
-                // A subgraph's own input hides a value of the same name around it.
-                if !subgraph.inputs.iter().any(|input| input.name == from) {
-                    read_instead(subgraph, from, to);
-                }
-            }
-        }
-    }
 }
 
 /// The values from around `graph`, and its inputs, that decide shapes within it.

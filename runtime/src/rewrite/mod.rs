@@ -5,6 +5,7 @@
 //! a shape: which branch of an `If` runs, or what rank its result has.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use crate::engine::Fact;
 use crate::error::{Error, Result};
@@ -13,19 +14,27 @@ use crate::tensor::Tensor;
 
 mod branches;
 mod cum_sum;
-pub(crate) mod known_inputs;
+mod known_inputs;
 mod lstm;
 pub(crate) mod operators;
-
-pub(crate) use branches::controls;
 
 /// Whether `node`, which tract does not know, is one that a pass here takes.
 pub(crate) fn takes(node: &Node) -> bool {
     lstm::is_quantized(node)
 }
 
+/// What the only output of a graph is for all inputs of these types and shapes; `None` where that hangs on
+/// their values.
+pub(crate) type Constant<'a> = &'a dyn Fn(&Graph, &[Fact]) -> Option<Tensor>;
+
+/// Positions of the inputs whose values, not only their shapes, must be known to compile `graph`.
+pub(crate) fn controls(graph: &Graph) -> Vec<usize> {
+    let controls = branches::controls(graph).into_iter().chain(known_inputs::deciding(graph));
+    controls.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
 /// `graph` as tract takes it for inputs of these types and shapes, where the inputs at the positions of
-/// `known` have these values. Borrowed where there is nothing to rewrite.
+/// `known` have these values; `constant` computes what hangs on shapes alone. Borrowed where there is nothing to rewrite.
 ///
 /// # Errors
 /// [`Error::Unsupported`] with the nodes that a pass should take and could not.
@@ -33,13 +42,15 @@ pub(crate) fn specialize<'a>(
     graph: &'a Graph,
     facts: &[Fact],
     known: &[(usize, Tensor)],
+    constant: Constant,
 ) -> Result<Cow<'a, Graph>> {
+    let graph = known_inputs::fix(graph, known);
     if !graph.nodes.iter().any(|node| node.is("If") || node.is("CumSum") || takes(node)) {
-        return Ok(Cow::Borrowed(graph));
+        return Ok(graph);
     }
-    let mut graph = graph.clone();
+    let mut graph = graph.into_owned();
     // Branches first: what they hold is the other passes' work too.
-    branches::run(&mut graph, facts, known);
+    branches::run(&mut graph, facts, constant);
     cum_sum::run(&mut graph);
     lstm::run(&mut graph);
     graph.remove_dead();

@@ -1,8 +1,11 @@
-//! tract, seen from the rest of this crate: which operators it knows, and whole graphs or parts
-//! of graphs compiled for concrete shapes.
+//! tract, seen from the rest of this crate: which operators it knows, and graphs compiled for concrete
+//! shapes, alone or as a mixture of its operators and ours.
 //!
 //! Only this module and `onnx` name tract.
 
+mod operator;
+
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -10,11 +13,14 @@ use tract_core::internal::Cost;
 use tract_core::optim::Optimizer;
 use tract_onnx::pb;
 use tract_onnx::prelude::*;
+use tract_onnx::tract_hir::infer::InferenceOp;
 
 use crate::error::{Error, Result};
 use crate::graph::{DRAM_DOMAIN, Graph, Node};
+use crate::operators::{Machine, Operator, Work};
 use crate::rewrite::{self, operators};
 use crate::tensor::{self, DType};
+use operator::Kernel;
 
 /// Element type and concrete shape of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +36,76 @@ impl Fact {
     }
 }
 
+/// A stored graph with its constants, of which our kernels compute what they can and tract the rest.
+#[derive(Debug)]
+pub(crate) struct Mixture {
+    /// The graph without the constants that our kernels read where they lie.
+    graph: Graph,
+    /// Our operators by the value that each writes.
+    operators: BTreeMap<String, Arc<Operator>>,
+    machine: Arc<Machine>,
+}
+
+impl Mixture {
+    /// Finds the operators of `graph`, whose constants lie in the machine's bundle.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] where a node of ours contradicts its kernel.
+    pub(crate) fn new(machine: &Arc<Machine>, graph: &Graph) -> Result<Mixture> {
+        let mut graph = graph.clone();
+        let mut operators = BTreeMap::new();
+        for node in &mut graph.nodes {
+            if let Some(operator) = Operator::of(&machine.bundle, node)? {
+                let values = operator.values(node).into_iter().map(str::to_owned).collect();
+                operators.insert(node.output().to_owned(), Arc::new(operator));
+                // A name that no operator of ONNX has; constants stay behind.
+                *node = Node { op: format!("dram.{}", node.op), inputs: values, ..node.clone() };
+            }
+        }
+        let read = graph.values_read();
+        let entries = machine.bundle.manifest().tensors.iter();
+        let tensors = entries
+            .filter(|entry| read.contains(&entry.name))
+            .map(|entry| Ok((entry.name.clone(), machine.bundle.tensor(entry)?)));
+        graph.initializers = tensors.collect::<Result<_>>()?;
+        Ok(Mixture { graph, operators, machine: machine.clone() })
+    }
+
+    /// Operators that our kernels compute, and those that tract does.
+    pub(crate) fn operators(&self) -> (usize, usize) {
+        (self.operators.len(), self.graph.nodes.len() - self.operators.len())
+    }
+
+    /// Bytes of the constants that are copied for tract.
+    pub(crate) fn copied_bytes(&self) -> u64 {
+        self.graph.initializers.values().map(|tensor| tensor.bytes().len() as u64).sum()
+    }
+
+    /// The graph, with a node that ONNX does not know for each of our operators.
+    pub(crate) fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Compiles it for inputs of exactly these types and shapes, in the order of the graph's inputs, where
+    /// the inputs at the positions of `known` have these values.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] with tract's report; those of [`rewrite::specialize`].
+    pub(crate) fn compile(
+        &self,
+        inputs: &[Fact],
+        known: &[(usize, tensor::Tensor)],
+    ) -> Result<Compiled> {
+        let ours = |output: &str| {
+            let operator = self.operators.get(output)?.clone();
+            Some(Kernel::expansion(operator, self.machine.clone()))
+        };
+        let constant = |part: &Graph, facts: &[Fact]| constant(part, facts, ours);
+        let graph = rewrite::specialize(&self.graph, inputs, known, &constant)?;
+        Compiled::new(&graph, inputs, ours)
+    }
+}
+
 /// A graph compiled by tract for concrete input shapes.
 #[derive(Debug)]
 pub(crate) struct Compiled {
@@ -37,15 +113,39 @@ pub(crate) struct Compiled {
     plan: Arc<RunnableModel<TypedFact, Box<dyn TypedOp>>>,
 }
 
+/// What a compiled graph takes from memory, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Memory {
+    /// Constants that tract keeps.
+    pub(crate) constants: u64,
+    /// Everything live at the widest moment.
+    pub(crate) live: u64,
+    /// Scratch of our operators.
+    pub(crate) scratch: u64,
+}
+
+impl Memory {
+    /// That of two forms, of which one runs at a time.
+    pub(crate) fn beside(self, other: Memory) -> Memory {
+        Memory {
+            constants: self.constants + other.constants,
+            live: self.live.max(other.live),
+            scratch: self.scratch.max(other.scratch),
+        }
+    }
+}
+
 impl Compiled {
-    /// Compiles `graph` for inputs of exactly these types and shapes, in the order of its inputs.
-    ///
-    /// # Errors
-    /// [`Error::Engine`] with tract's report.
-    pub(crate) fn new(graph: &Graph, inputs: &[Fact]) -> Result<Compiled> {
+    /// Compiles `graph` for inputs of exactly these types and shapes, in the order of its inputs, with our
+    /// operator where `ours` has one for a node's output.
+    fn new(
+        graph: &Graph,
+        inputs: &[Fact],
+        ours: impl Fn(&str) -> Option<Box<dyn InferenceOp>>,
+    ) -> Result<Compiled> {
         let doing = format!("preparing `{}` for {}", graph.name, list(graph, inputs));
         let plan = guarded(doing, || {
-            let mut model = typed(graph, inputs)?;
+            let mut model = typed(graph, inputs, ours)?;
             let codegen = Optimizer::codegen().stopping_at(most_steps(&model));
             model.optimize_with_session(&mut codegen.session())?;
             model.into_runnable()
@@ -65,20 +165,22 @@ impl Compiled {
         })
     }
 
-    /// Multiply-accumulates of one run, as tract counts them.
-    pub(crate) fn multiply_accumulates(&self) -> u64 {
+    /// The arithmetic of one run; for operators of its own, as tract counts it.
+    pub(crate) fn work(&self) -> Work {
         let model = self.plan.model();
-        let node_cost = |node: &TypedNode| -> u64 {
+        let mut work = Work::default();
+        for node in model.nodes() {
             let facts = model.node_input_facts(node.id).unwrap_or_default();
-            let costs = node.op.cost(&facts).unwrap_or_default();
-            let macs = costs.iter().filter(|(cost, _)| matches!(cost, Cost::FMA(_)));
-            macs.filter_map(|(_, count)| count.to_i64().ok()).sum::<i64>() as u64
-        };
-        model.nodes().iter().map(node_cost).sum()
+            work += match node.op_as::<Kernel>() {
+                Some(kernel) => kernel.work(&facts),
+                None => tract_work(node, &facts),
+            };
+        }
+        work
     }
 
-    /// Bytes of constants that tract keeps, and of everything live at the widest moment.
-    pub(crate) fn memory(&self) -> (u64, u64) {
+    /// What it takes from memory.
+    pub(crate) fn memory(&self) -> Memory {
         let model = self.plan.model();
         let bytes = |fact: &TypedFact| fact.mem_size().to_i64().unwrap_or(0) as u64;
         let constants = model.nodes().iter().flat_map(|node| &node.outputs);
@@ -92,8 +194,40 @@ impl Compiled {
         let live = live.unwrap_or_default().iter().filter_map(|(_, dim)| dim.to_i64().ok()).max();
         let everything =
             || model.nodes().iter().flat_map(|n| &n.outputs).map(|o| bytes(&o.fact)).sum();
-        (constants as u64, live.map_or_else(everything, |live| live as u64))
+        let scratch = model.nodes().iter().filter_map(|node| {
+            let facts = model.node_input_facts(node.id).unwrap_or_default();
+            node.op_as::<Kernel>().map(|kernel| kernel.needs(&facts).bytes())
+        });
+        Memory {
+            constants: constants as u64,
+            live: live.map_or_else(everything, |live| live as u64),
+            scratch: scratch.max().unwrap_or(0),
+        }
     }
+}
+
+/// Multiply-accumulates of an operator of tract's, as it counts them by the type that it multiplies.
+fn tract_work(node: &TypedNode, facts: &[&TypedFact]) -> Work {
+    let mut work = Work::default();
+    for (cost, count) in node.op.cost(facts).unwrap_or_default() {
+        if let Cost::FMA(datum_type) = cost {
+            let macs = count.to_i64().unwrap_or(0) as u64;
+            let int8 = datum_type.unquantized().size_of() == 1;
+            work += Work { macs, int8_macs: if int8 { macs } else { 0 } };
+        }
+    }
+    work
+}
+
+/// Runs `graph` once on `inputs`, compiled for them by tract alone: what an optimized graph is held to.
+///
+/// # Errors
+/// [`Error::Engine`] with tract's report; those of [`rewrite::specialize`].
+pub(crate) fn reference(graph: &Graph, inputs: &[tensor::Tensor]) -> Result<Vec<tensor::Tensor>> {
+    let facts: Vec<Fact> = inputs.iter().map(Fact::of).collect();
+    let controls = rewrite::controls(graph).into_iter();
+    let known: Vec<_> = controls.map(|input| (input, inputs[input].clone())).collect();
+    evaluate(&*rewrite::specialize(graph, &facts, &known, &shape_constant)?, inputs)
 }
 
 /// Runs `graph` once on `inputs`, compiled for their shapes.
@@ -102,13 +236,23 @@ impl Compiled {
 /// [`Error::Engine`] with tract's report.
 pub(crate) fn evaluate(graph: &Graph, inputs: &[tensor::Tensor]) -> Result<Vec<tensor::Tensor>> {
     let facts: Vec<Fact> = inputs.iter().map(Fact::of).collect();
-    Compiled::new(graph, &facts)?.run(inputs)
+    Compiled::new(graph, &facts, |_| None)?.run(inputs)
+}
+
+/// [`rewrite::Constant`] by tract alone.
+pub(crate) fn shape_constant(graph: &Graph, inputs: &[Fact]) -> Option<tensor::Tensor> {
+    constant(graph, inputs, |_| None)
 }
 
 /// What the only output of `graph` is for all inputs of these types and shapes; `None` where that hangs on
 /// their values.
-pub(crate) fn constant(graph: &Graph, inputs: &[Fact]) -> Option<tensor::Tensor> {
-    let model = guarded(format!("evaluating `{}`", graph.name), || typed(graph, inputs)).ok()?;
+fn constant(
+    graph: &Graph,
+    inputs: &[Fact],
+    ours: impl Fn(&str) -> Option<Box<dyn InferenceOp>>,
+) -> Option<tensor::Tensor> {
+    let doing = format!("evaluating `{}`", graph.name);
+    let model = guarded(doing, || typed(graph, inputs, ours)).ok()?;
     let output = model.outputs.first()?;
     from_tract(model.outlet_fact(*output).ok()?.konst.as_ref()?).ok()
 }
@@ -156,13 +300,24 @@ fn guarded<T>(doing: String, work: impl FnOnce() -> TractResult<T>) -> Result<T>
         .map_err(Error::engine(doing))
 }
 
-fn typed(graph: &Graph, inputs: &[Fact]) -> TractResult<TypedModel> {
+/// The graph as tract types it, with our operator where `ours` has one for a node's output.
+fn typed(
+    graph: &Graph,
+    inputs: &[Fact],
+    ours: impl Fn(&str) -> Option<Box<dyn InferenceOp>>,
+) -> TractResult<TypedModel> {
     // Symbolic dims written down by exporters clash with concrete inputs; tract infers its own.
     let onnx = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
     let graph = operators::rewrite(graph, inputs);
     let mut proto = crate::onnx::to_model(&graph);
     proto.graph.iter_mut().for_each(leave_to_inference);
-    let mut model = onnx.parse(&proto, None)?.model;
+    let parsed = onnx.parse(&proto, None)?;
+    let mut model = parsed.model;
+    for node in &graph.nodes {
+        if let Some(operator) = ours(node.output()) {
+            model.node_mut(parsed.outlets_by_name[node.output()].node).op = operator;
+        }
+    }
     for (index, input) in inputs.iter().enumerate() {
         let fact = InferenceFact::dt_shape(datum_type(input.dtype)?, &input.shape);
         model.set_input_fact(index, fact)?;

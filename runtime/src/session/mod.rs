@@ -1,27 +1,34 @@
 //! A model opened once, inside a budget, and asked many times.
 
+mod kernels;
+mod mixture;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::budget::Budget;
 use crate::bundle::Bundle;
 use crate::decode::{self, Prediction};
-use crate::engine::{Compiled, Fact};
+use crate::engine::Fact;
 use crate::error::{Error, Result};
 use crate::golden::Example;
-use crate::graph::{DRAM_DOMAIN, Dim, Graph, Node, ValueSpec};
-use crate::kernels::{Cpu, Threads};
-use crate::manifest::{Heap, Manifest, Task};
+use crate::graph::{Dim, Graph, ValueSpec};
+use crate::manifest::{Manifest, Task};
+use crate::operators::{Machine, Work};
 use crate::plan::Plan;
 use crate::prepare;
-use crate::program::{Machine, Program, Work, Workspace};
-use crate::shapes::{self, Shapes};
-use crate::specialize::Specializations;
+use crate::program::Program;
+use crate::shapes::Shapes;
 use crate::tensor::{DType, Tensor};
-use crate::text::{self, Text};
+use crate::text::Text;
 use crate::trust::{Digest, PublicKey, TrustPolicy};
+use kernels::Kernels;
+use mixture::Mixture;
+
+/// Upper bound of what opening takes besides: the parsed manifest and graph, names, steps.
+const OPENING_BYTES: u64 = 512 * 1024;
 
 /// How a session is opened.
 #[derive(Clone, Debug)]
@@ -55,7 +62,7 @@ impl Default for Options {
 /// An open model. Predicting takes `&self`; callers on several threads take turns.
 #[derive(Debug)]
 pub struct Session {
-    bundle: Bundle,
+    bundle: Arc<Bundle>,
     graph: Graph,
     executor: Executor,
     text: Option<Text>,
@@ -67,24 +74,8 @@ pub struct Session {
 enum Executor {
     /// Our kernels, from end to end.
     Kernels(Box<Kernels>),
-    /// tract.
-    Tract(Tract),
-}
-
-#[derive(Debug)]
-struct Kernels {
-    program: Program,
-    cpu: Cpu,
-    threads: Threads,
-    workspace: Mutex<Workspace>,
-}
-
-#[derive(Debug)]
-struct Tract {
-    specializations: Specializations,
-    /// Planned sequence lengths, ascending; empty where it takes no sequences.
-    lengths: Vec<usize>,
-    budget: Budget,
+    /// tract, with our kernels where they compute a node.
+    Mixture(Mixture),
 }
 
 impl Session {
@@ -105,47 +96,27 @@ impl Session {
         options.trust.admit(bundle.signed_by(), Path::new("memory"))?;
         let graph = bundle.graph()?;
         let planned = planned(&bundle, options.sequence)?;
-        if !on_kernels(&graph) {
-            return Session::on_tract(bundle, graph, &planned, options);
-        }
-        let program = Program::lower(&bundle, &graph)?;
+        let bundle = Arc::new(bundle);
+        let machine = || Machine::new(bundle.clone(), options.threads).map(Arc::new);
+        let Ok(program) = Program::lower(&bundle, &graph) else {
+            // tract copies its share of the weights; what it starts from is known before.
+            let known = Mixture::measured(&bundle, &planned, options);
+            options.budget.admit(&[known.unwrap_or_else(|| Mixture::least(&bundle))])?;
+            let mixture = Mixture::new(machine()?, &graph, &planned, options)?;
+            let plan = known.unwrap_or_else(|| mixture.plan());
+            options.budget.admit(&[plan])?;
+            let longest = planned.last().copied().unwrap_or(usize::MAX);
+            return Session::finish(bundle, graph, Executor::Mixture(mixture), plan, longest);
+        };
         let longest = planned.last().map_or(program.positions, |&last| last.min(program.positions));
-        let plans = kernel_plans(&bundle, &program, &planned, options.threads.get());
+        let plans = Kernels::plans(&bundle, &program, &planned, options.threads);
         options.budget.admit(&plans)?;
-        let threads = Threads::new(options.threads.get())
-            .map_err(Error::io("start", Path::new("a thread")))?;
-        let needs = program.needs(longest, options.threads.get());
-        let workspace = Mutex::new(Workspace::new(&needs));
-        let kernels = Kernels { program, cpu: Cpu::detect(), threads, workspace };
-        let executor = Executor::Kernels(Box::new(kernels));
-        Session::finish(bundle, graph, executor, plans[0], longest)
-    }
-
-    fn on_tract(
-        bundle: Bundle,
-        graph: Graph,
-        planned: &[usize],
-        options: &Options,
-    ) -> Result<Session> {
-        let sequence = planned.last().copied();
-        // Shapes that were not planned when it was packed were not measured either.
-        let heap = bundle.manifest().heap.filter(|_| options.shapes.is_empty());
-        let known = heap.map(|heap| measured_plan(&bundle, heap, sequence));
-        // tract keeps its own copy of the weights; that much is known before it makes one.
-        options.budget.admit(&[known.unwrap_or_else(|| tract_plan(&bundle, None, None))])?;
-        let shapes = planned_shapes(&graph, planned, &bundle.manifest().shapes, &options.shapes)?;
-        let specializations = Specializations::new(&with_constants(&bundle, &graph)?, &shapes)?;
-        let computed = || tract_plan(&bundle, Some(specializations.memory()), sequence);
-        let plan = known.unwrap_or_else(computed);
-        options.budget.admit(&[plan])?;
-        let longest = sequence.unwrap_or(usize::MAX);
-        let lengths = planned.to_vec();
-        let executor = Executor::Tract(Tract { specializations, lengths, budget: options.budget });
-        Session::finish(bundle, graph, executor, plan, longest)
+        let kernels = Box::new(Kernels::new(program, machine()?, longest));
+        Session::finish(bundle, graph, Executor::Kernels(kernels), plans[0], longest)
     }
 
     fn finish(
-        bundle: Bundle,
+        bundle: Arc<Bundle>,
         graph: Graph,
         executor: Executor,
         plan: Plan,
@@ -242,35 +213,24 @@ impl Session {
     /// The first output for one sequence of ids, none of them masked.
     fn first_output(&self, ids: &[i64]) -> Result<Vec<f32>> {
         let outputs = match &self.executor {
-            Executor::Kernels(kernels) => self.run_kernels(kernels, ids, &vec![1; ids.len()])?,
-            Executor::Tract(tract) => {
-                let length = self.planned_length(tract, ids.len())?;
-                self.run_tract(tract, &self.padded(ids, length))?
+            Executor::Kernels(kernels) => {
+                self.check_length(ids.len())?;
+                kernels.run(ids, &vec![1; ids.len()])?
+            }
+            Executor::Mixture(mixture) => {
+                let length = mixture.length_for(&self.graph, ids.len());
+                let length = length.ok_or_else(|| self.too_long(ids.len()))?;
+                mixture.run(&self.graph, &self.padded(ids, length))?
             }
         };
         values(outputs.first())
     }
 
-    fn run_kernels(&self, kernels: &Kernels, ids: &[i64], mask: &[i64]) -> Result<Vec<Tensor>> {
-        if ids.is_empty() || ids.len() > self.longest {
-            return Err(self.too_long(ids.len()));
+    fn check_length(&self, tokens: usize) -> Result<()> {
+        if tokens == 0 || tokens > self.longest {
+            return Err(self.too_long(tokens));
         }
-        let machine = Machine { bundle: &self.bundle, cpu: kernels.cpu, threads: &kernels.threads };
-        // A panic of an earlier call leaves numbers behind that the next run overwrites.
-        let mut workspace = kernels.workspace.lock().unwrap_or_else(PoisonError::into_inner);
-        kernels.program.run(&machine, &mut workspace, ids, mask)
-    }
-
-    /// The shortest planned length that has room for so many tokens.
-    fn planned_length(&self, tract: &Tract, tokens: usize) -> Result<usize> {
-        let lengths = tract.lengths.iter().copied();
-        // A graph with fixed shapes says itself how long it is.
-        let fixed = self.graph.inputs.first().and_then(|input| match input.shape.last() {
-            Some(Dim::Fixed(length)) if tract.lengths.is_empty() => Some(*length),
-            _ => None,
-        });
-        let found = lengths.chain(fixed).find(|&length| tokens <= length);
-        found.ok_or_else(|| self.too_long(tokens))
+        Ok(())
     }
 
     fn too_long(&self, tokens: usize) -> Error {
@@ -303,8 +263,11 @@ impl Session {
     pub fn run(&self, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<(String, Tensor)>> {
         let given = self.in_order(inputs)?;
         let outputs = match &self.executor {
-            Executor::Tract(tract) => self.run_tract(tract, &given)?,
-            Executor::Kernels(kernels) => self.run_batch(kernels, inputs)?,
+            Executor::Mixture(mixture) => mixture.run(&self.graph, &given)?,
+            Executor::Kernels(kernels) => {
+                self.check_length(given[0].shape()[1])?;
+                kernels.run_batch(inputs)?
+            }
         };
         Ok(self.graph.outputs.iter().map(|output| output.name.clone()).zip(outputs).collect())
     }
@@ -341,41 +304,6 @@ impl Session {
         self.graph.inputs.iter().map(value).collect()
     }
 
-    fn run_tract(&self, tract: &Tract, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        let graph = || with_constants(&self.bundle, &self.graph);
-        let admit = |others: u64| {
-            let mut plan = tract_plan(&self.bundle, None, None);
-            plan.scratch_bytes += others;
-            tract.budget.admit(&[plan])
-        };
-        tract.specializations.run(inputs, graph, admit)
-    }
-
-    fn run_batch(
-        &self,
-        kernels: &Kernels,
-        inputs: &BTreeMap<String, Tensor>,
-    ) -> Result<Vec<Tensor>> {
-        let values = |name: &str| inputs.get(name).and_then(Tensor::to_i64).unwrap_or_default();
-        let ids = values(&kernels.program.ids);
-        let shape = inputs[&kernels.program.ids].shape().to_vec();
-        let mask = match &kernels.program.mask {
-            Some(mask) if inputs[mask].shape() != shape => {
-                return Err(Error::Input {
-                    name: mask.clone(),
-                    expected: format!("the shape of `{}`, {shape:?}", kernels.program.ids),
-                    got: format!("{:?}", inputs[mask].shape()),
-                });
-            }
-            Some(mask) => values(mask),
-            None => vec![1; ids.len()],
-        };
-        let rows = ids.chunks_exact(shape[1]).zip(mask.chunks_exact(shape[1]));
-        let results: Vec<Vec<Tensor>> =
-            rows.map(|(ids, mask)| self.run_kernels(kernels, ids, mask)).collect::<Result<_>>()?;
-        (0..self.graph.outputs.len()).map(|index| stacked(&results, index)).collect()
-    }
-
     /// Tensors to time a run with: `sequence` tokens of ordinary ids, nothing masked; other inputs hold
     /// a fixed pattern.
     pub fn example(&self, sequence: usize) -> BTreeMap<String, Tensor> {
@@ -393,28 +321,25 @@ impl Session {
     pub fn has_example(&self) -> bool {
         match &self.executor {
             Executor::Kernels(_) => true,
-            Executor::Tract(tract) => tract.specializations.planned_facts().next().is_some(),
+            Executor::Mixture(mixture) => mixture.planned_facts().next().is_some(),
         }
     }
 
     /// The shapes of [`Session::example`]: those of `sequence` tokens, else the first that were planned for.
     fn example_facts(&self, sequence: usize) -> Vec<Fact> {
         match &self.executor {
-            Executor::Tract(tract) if tract.lengths.is_empty() => {
-                let first = tract.specializations.planned_facts().next();
-                first.map_or_else(|| facts(&self.graph, sequence.max(1)), <[Fact]>::to_vec)
-            }
-            _ => facts(&self.graph, sequence),
+            Executor::Mixture(mixture) => mixture.example_facts(&self.graph, sequence),
+            Executor::Kernels(_) => facts(&self.graph, sequence),
         }
     }
 
     /// Inputs of every length, or of every shape, that was planned for, where tract runs the graph.
     pub(crate) fn examples(&self) -> Vec<BTreeMap<String, Tensor>> {
-        let Executor::Tract(tract) = &self.executor else { return Vec::new() };
+        let Executor::Mixture(mixture) = &self.executor else { return Vec::new() };
         let names = || self.graph.inputs.iter().map(|input| input.name.clone());
         let of_shapes = |facts: &[Fact]| names().zip(facts.iter().map(prepare::pattern)).collect();
-        match &tract.lengths[..] {
-            [] => tract.specializations.planned_facts().map(of_shapes).collect(),
+        match &mixture.lengths[..] {
+            [] => mixture.planned_facts().map(of_shapes).collect(),
             lengths => lengths.iter().map(|&length| self.example(length)).collect(),
         }
     }
@@ -428,7 +353,9 @@ impl Session {
         let ids = self.tokenizer()?.ids(text)?;
         let length = match &self.executor {
             Executor::Kernels(_) => ids.len(),
-            Executor::Tract(tract) => self.planned_length(tract, ids.len())?,
+            Executor::Mixture(mixture) => mixture
+                .length_for(&self.graph, ids.len())
+                .ok_or_else(|| self.too_long(ids.len()))?,
         };
         let names = self.graph.inputs.iter().map(|input| input.name.clone());
         Ok(names.zip(self.padded(&ids, length)).collect())
@@ -439,8 +366,8 @@ impl Session {
         let length = inputs.first().and_then(|(_, tensor)| tensor.shape().get(1).copied());
         match (&self.executor, length) {
             (Executor::Kernels(_), Some(length)) => length <= self.longest,
-            (Executor::Tract(tract), Some(length)) if !tract.lengths.is_empty() => {
-                tract.lengths.contains(&length)
+            (Executor::Mixture(mixture), Some(length)) if !mixture.lengths.is_empty() => {
+                mixture.lengths.contains(&length)
             }
             _ => true,
         }
@@ -476,10 +403,7 @@ impl Session {
     pub fn work(&self, sequence: usize) -> Work {
         match &self.executor {
             Executor::Kernels(kernels) => kernels.program.work(sequence),
-            Executor::Tract(tract) => {
-                let planned = tract.specializations.planned(&self.example_facts(sequence));
-                Work { macs: planned.map_or(0, Compiled::multiply_accumulates), int8_macs: 0 }
-            }
+            Executor::Mixture(mixture) => mixture.work(&self.graph, sequence),
         }
     }
 
@@ -508,13 +432,33 @@ impl Session {
         self.longest
     }
 
-    /// What runs the graph: `kernels` for our own from end to end, else `tract`.
+    /// What runs the graph: `kernels` for our own from end to end, `tract` where none of ours computes a
+    /// node, else `mixture`.
     pub fn executor(&self) -> &'static str {
-        match self.executor {
-            Executor::Kernels(_) => "kernels",
-            Executor::Tract(_) => "tract",
+        match (&self.executor, self.operators()) {
+            (Executor::Kernels(_), _) => "kernels",
+            (_, Operators { kernels: 0, .. }) => "tract",
+            _ => "mixture",
         }
     }
+
+    /// How many operators of the graph each executor computes.
+    pub fn operators(&self) -> Operators {
+        let (kernels, tract) = match &self.executor {
+            Executor::Kernels(kernels) => (kernels.program.len(), 0),
+            Executor::Mixture(mixture) => mixture.operators,
+        };
+        Operators { kernels, tract }
+    }
+}
+
+/// How many operators of a graph are computed by whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Operators {
+    /// By our kernels.
+    pub kernels: usize,
+    /// By tract.
+    pub tract: usize,
 }
 
 /// What a session of the model at `path` would take from memory, for each sequence length that it is
@@ -525,17 +469,54 @@ impl Session {
 pub fn plans(path: &Path, options: &Options) -> Result<Vec<Plan>> {
     let bundle = bundle_at(path, options)?;
     let (graph, planned) = (bundle.graph()?, planned(&bundle, options.sequence)?);
-    if on_kernels(&graph) {
-        let program = Program::lower(&bundle, &graph)?;
-        return Ok(kernel_plans(&bundle, &program, &planned, options.threads.get()));
+    if let Ok(program) = Program::lower(&bundle, &graph) {
+        return Ok(Kernels::plans(&bundle, &program, &planned, options.threads));
     }
-    let heap = bundle.manifest().heap.filter(|_| options.shapes.is_empty());
-    if let Some(heap) = heap {
-        return Ok(vec![measured_plan(&bundle, heap, planned.last().copied())]);
+    if let Some(plan) = Mixture::measured(&bundle, &planned, options) {
+        return Ok(vec![plan]);
     }
     // tract tells what it needs only once it has compiled; one session serves all lengths.
     let options = Options { budget: Budget::UNLIMITED, ..options.clone() };
     Ok(vec![*Session::from_bundle(bundle, &options)?.plan()])
+}
+
+/// What a model's sessions will run, and on what.
+#[derive(Clone, Debug)]
+pub(crate) struct Survey {
+    /// As [`Session::executor`].
+    pub(crate) executor: &'static str,
+    /// As [`Session::operators`].
+    pub(crate) operators: Operators,
+    /// The arithmetic of one run, by planned length; the length is 1 where shapes are fixed.
+    pub(crate) work: BTreeMap<usize, Work>,
+}
+
+/// Surveys the model at `path`. A graph that our kernels run from end to end is not opened for it.
+///
+/// # Errors
+/// As [`Session::open`].
+pub(crate) fn survey(path: &Path) -> Result<Survey> {
+    let bundle = bundle_at(path, &Options::default())?;
+    let lengths = match &bundle.manifest().sequences[..] {
+        [] => vec![1],
+        lengths => lengths.to_vec(),
+    };
+    let by_length = |work: &dyn Fn(usize) -> Work| {
+        lengths.iter().map(|&length| (length, work(length))).collect::<BTreeMap<_, _>>()
+    };
+    if let Ok(program) = Program::lower(&bundle, &bundle.graph()?) {
+        return Ok(Survey {
+            executor: "kernels",
+            operators: Operators { kernels: program.len(), tract: 0 },
+            work: by_length(&|length| program.work(length)),
+        });
+    }
+    let session = Session::from_bundle(bundle, &Options::default())?;
+    Ok(Survey {
+        executor: session.executor(),
+        operators: session.operators(),
+        work: by_length(&|length| session.work(length)),
+    })
 }
 
 fn bundle_at(path: &Path, options: &Options) -> Result<Bundle> {
@@ -545,11 +526,6 @@ fn bundle_at(path: &Path, options: &Options) -> Result<Bundle> {
     // An ONNX file carries no signature.
     options.trust.admit(None, path)?;
     prepare::bundle_of_onnx(path, options.sequence)
-}
-
-/// Whether the stored graph is in our kernels' form; `prepare` fuses all of it or nothing.
-fn on_kernels(graph: &Graph) -> bool {
-    graph.nodes.iter().any(|node| node.domain == DRAM_DOMAIN)
 }
 
 /// Whether all that goes in is `[batch, sequence]` of i64, as a tokenizer gives.
@@ -593,80 +569,6 @@ fn planned(bundle: &Bundle, limit: Option<usize>) -> Result<Vec<usize>> {
     Ok(planned)
 }
 
-/// Plans for each planned length, the longest first; for all positions where no length is planned.
-fn kernel_plans(
-    bundle: &Bundle,
-    program: &Program,
-    planned: &[usize],
-    threads: usize,
-) -> Vec<Plan> {
-    let tokenizer_bytes = bundle.tokenizer().map_or(0, |section| text::memory_bytes(&section));
-    let plan = |&length: &usize| {
-        let length = length.min(program.positions);
-        let needs = program.needs(length, threads);
-        Plan {
-            weights_bytes: bundle.len() as u64,
-            activations_bytes: needs.activations_bytes(),
-            scratch_bytes: needs.scratch_bytes() + OPENING_BYTES,
-            tokenizer_bytes,
-            sequence: Some(length),
-        }
-    };
-    match planned {
-        [] => vec![plan(&program.positions)],
-        lengths => lengths.iter().rev().map(plan).collect(),
-    }
-}
-
-/// Upper bound of what opening takes besides: the parsed manifest and graph, names, steps.
-const OPENING_BYTES: u64 = 512 * 1024;
-
-/// Before compilation (`memory` is `None`) a lower bound, afterwards the plan.
-fn tract_plan(bundle: &Bundle, memory: Option<(u64, u64)>, sequence: Option<usize>) -> Plan {
-    let tokenizer_bytes = bundle.tokenizer().map_or(0, |section| text::memory_bytes(&section));
-    let mapped = bundle.len() as u64;
-    // While it compiles, tract holds the graph's own copy and the packed one.
-    let own = memory.map_or(mapped, |(constants, _)| 2 * constants + mapped);
-    Plan {
-        weights_bytes: mapped + own,
-        activations_bytes: memory.map_or(0, |(_, live)| live),
-        scratch_bytes: OPENING_BYTES,
-        tokenizer_bytes,
-        sequence,
-    }
-}
-
-/// The plan of a bundle whose need was measured when it was packed.
-fn measured_plan(bundle: &Bundle, heap: Heap, sequence: Option<usize>) -> Plan {
-    Plan {
-        weights_bytes: bundle.len() as u64 + heap.held_bytes,
-        activations_bytes: 0,
-        scratch_bytes: heap.peak_bytes.saturating_sub(heap.held_bytes),
-        tokenizer_bytes: bundle.tokenizer().map_or(0, |section| text::memory_bytes(&section)),
-        sequence,
-    }
-}
-
-/// What tract is compiled for when the session opens: the sequence lengths, the shapes, or the only one that
-/// there is.
-fn planned_shapes(
-    graph: &Graph,
-    lengths: &[usize],
-    stored: &[Shapes],
-    asked: &[Shapes],
-) -> Result<Vec<Vec<Fact>>> {
-    let shapes = if asked.is_empty() { stored } else { asked };
-    if !shapes.is_empty() {
-        return shapes.iter().map(|shapes| shapes::facts(graph, shapes)).collect();
-    }
-    let open = graph.inputs.iter().flat_map(|input| input.shape.iter().skip(1));
-    match lengths {
-        [] if open.into_iter().any(|dim| matches!(dim, Dim::Symbol(_))) => Ok(Vec::new()),
-        [] => Ok(vec![facts(graph, 1)]),
-        lengths => Ok(lengths.iter().map(|&length| facts(graph, length)).collect()),
-    }
-}
-
 /// Concrete types and shapes of a graph's inputs: a batch of one, every other symbol `length`.
 pub(crate) fn facts(graph: &Graph, length: usize) -> Vec<Fact> {
     let extent = |(axis, dim): (usize, &Dim)| match dim {
@@ -681,28 +583,8 @@ pub(crate) fn facts(graph: &Graph, length: usize) -> Vec<Fact> {
     graph.inputs.iter().map(fact).collect()
 }
 
-/// The graph with its constants copied out of the bundle, as tract needs them.
-fn with_constants(bundle: &Bundle, graph: &Graph) -> Result<Graph> {
-    let tensor = |entry: &crate::manifest::TensorEntry| {
-        let bytes = bundle.section(entry.extent()).to_vec();
-        Ok((entry.name.clone(), Tensor::from_bytes(entry.dtype, &entry.shape, bytes)?))
-    };
-    let initializers = bundle.manifest().tensors.iter().map(tensor).collect::<Result<_>>()?;
-    debug_assert!(graph.nodes.iter().all(Node::is_onnx), "tract runs no operators of ours");
-    Ok(Graph { initializers, ..graph.clone() })
-}
-
 /// The values of the first output.
 fn values(output: Option<&Tensor>) -> Result<Vec<f32>> {
     let values = output.and_then(Tensor::to_f32);
     values.ok_or_else(|| Error::graph("the first output", "f32 values", "another type"))
-}
-
-/// Output `index` of each row of a batch, one below the other.
-fn stacked(results: &[Vec<Tensor>], index: usize) -> Result<Tensor> {
-    let first = &results[0][index];
-    let mut shape = first.shape().to_vec();
-    shape[0] = results.len();
-    let bytes = results.iter().flat_map(|outputs| outputs[index].bytes()).copied().collect();
-    Tensor::from_bytes(first.dtype(), &shape, bytes)
 }

@@ -1,0 +1,227 @@
+//! One kernel call an operator, its rows shared out over the threads.
+
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Embedding, Linear, Needs, Norm, Table, heads_of};
+use crate::bundle::Bundle;
+use crate::error::{Error, Result};
+use crate::kernels::{
+    self, Cpu, Embeddings, Epilogue, Heads, KeysValues, LayerNorm, NoEmbedding, PackedF32,
+    PackedI8, PerThread, RowScale, RowsMut, Threads, WordTable, quantized_width,
+};
+use crate::manifest::Extent;
+
+/// Rows that a tile of the linear kernels takes at once; cuts between threads respect it.
+const TILE_ROWS: usize = 12;
+
+/// Below this norm a vector counts as zero (PyTorch: `normalize`, `eps`).
+const SMALLEST_NORM: f32 = 1e-12;
+
+/// What operators run on: the weights in their bundle, a processor, threads.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) bundle: Arc<Bundle>,
+    pub(crate) cpu: Cpu,
+    pub(crate) threads: Threads,
+}
+
+/// Buffers that operators share, one after the other.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    quantized: Vec<u8>,
+    row_scales: Vec<RowScale>,
+    segments: Vec<u32>,
+    no_segment: Vec<f32>,
+    packed: Vec<f32>,
+    scores: Vec<f32>,
+}
+
+impl Scratch {
+    pub(crate) fn new(needs: Needs) -> Scratch {
+        Scratch {
+            quantized: vec![0; needs.quantized],
+            row_scales: vec![RowScale::default(); needs.rows],
+            segments: vec![0; needs.rows],
+            no_segment: vec![0.0; needs.width],
+            packed: vec![0.0; needs.packed],
+            scores: vec![0.0; needs.scores],
+        }
+    }
+}
+
+impl Machine {
+    /// This processor, and so many threads, for the weights of `bundle`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the system refuses another thread.
+    pub(crate) fn new(bundle: Arc<Bundle>, threads: NonZeroUsize) -> Result<Machine> {
+        let threads =
+            Threads::new(threads.get()).map_err(Error::io("start", Path::new("a thread")))?;
+        Ok(Machine { bundle, cpu: Cpu::detect(), threads })
+    }
+
+    /// The values of a constant. Its extent was checked when its node was parsed, its alignment when the
+    /// bundle was opened.
+    fn values<T: bytemuck::Pod>(&self, extent: Extent) -> &[T] {
+        bytemuck::cast_slice(self.bundle.section(extent))
+    }
+
+    /// The sum of word and position vectors, `[tokens, width]`, of the ids of one sequence.
+    pub(crate) fn embed(
+        &self,
+        embedding: &Embedding,
+        ids: &[u32],
+        scratch: &Scratch,
+        out: &mut [f32],
+    ) -> std::result::Result<(), NoEmbedding> {
+        let Embedding { words, positions, .. } = *embedding;
+        // The one segment of a single text was added to the positions when the graph was optimized.
+        let segments = &scratch.no_segment[..words.width];
+        let tables = Embeddings {
+            words: self.words(words),
+            segments,
+            positions: self.values(positions),
+            width: words.width,
+        };
+        kernels::embed(self.cpu, ids, &scratch.segments[..ids.len()], &tables, out)
+    }
+
+    fn words(&self, table: Table) -> WordTable<'_> {
+        match table.scales {
+            None => WordTable::F32(self.values(table.rows)),
+            Some(scales) => {
+                WordTable::I8 { rows: self.values(table.rows), scales: self.values(scales) }
+            }
+        }
+    }
+
+    /// The rows that `indices` choose, one below the other; negative ones count from the end. Gives the
+    /// first index that chooses none.
+    pub(crate) fn gather(
+        &self,
+        table: &Table,
+        indices: &[i64],
+        out: &mut [f32],
+    ) -> std::result::Result<(), i64> {
+        let words = self.words(*table);
+        for (&index, out) in indices.iter().zip(out.chunks_exact_mut(table.width)) {
+            kernels::gather_row(words, index, out).ok_or(index)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn layer_norm(&self, norm: &Norm, x: &[f32], out: &mut [f32]) {
+        let Norm { width, epsilon, .. } = *norm;
+        let norm =
+            LayerNorm { gamma: self.values(norm.gamma), beta: self.values(norm.beta), epsilon };
+        self.threads.split(x.len() / width, 1, RowsMut::new(out, width), |rows, out| {
+            kernels::layer_norm(self.cpu, &x[columns(&rows, width)], norm, out);
+        });
+    }
+
+    pub(crate) fn linear(
+        &self,
+        layer: &Linear,
+        x: &[f32],
+        residual: Option<&[f32]>,
+        scratch: &mut Scratch,
+        out: &mut [f32],
+    ) {
+        let Linear { k, n, activation, .. } = *layer;
+        let (cpu, rows) = (self.cpu, x.len() / k);
+        let epilogue = |rows: &Range<usize>| Epilogue {
+            activation,
+            residual: residual.map(|residual| &residual[columns(rows, n)]),
+        };
+        let out = RowsMut::new(out, n);
+        match self.packed(layer) {
+            Packed::F32(weights) => self.threads.split(rows, TILE_ROWS, out, |rows, out| {
+                kernels::linear_f32(cpu, &x[columns(&rows, k)], &weights, epilogue(&rows), out);
+            }),
+            Packed::Int8(weights) => {
+                let width = quantized_width(k);
+                let quantized = RowsMut::new(&mut scratch.quantized[..rows * width], width);
+                let scales = RowsMut::new(&mut scratch.row_scales[..rows], 1);
+                self.threads.split(
+                    rows,
+                    TILE_ROWS,
+                    (out, quantized, scales),
+                    |rows, (out, quantized, scales)| {
+                        kernels::quantize_rows(cpu, &x[columns(&rows, k)], k, quantized, scales);
+                        kernels::linear_i8(cpu, quantized, scales, &weights, epilogue(&rows), out);
+                    },
+                );
+            }
+        }
+    }
+
+    fn packed(&self, layer: &Linear) -> Packed<'_> {
+        let Linear { k, n, .. } = *layer;
+        let bias = self.values(layer.bias);
+        let packed = match layer.int8 {
+            None => PackedF32::new(self.values(layer.panels), bias, k, n).map(Packed::F32),
+            Some((sums, scales)) => {
+                let (panels, sums) = (self.values(layer.panels), self.values(sums));
+                PackedI8::new(panels, sums, self.values(scales), bias, k, n).map(Packed::Int8)
+            }
+        };
+        packed.expect("parsing checked the extents of all weights")
+    }
+
+    /// The attention of one sequence: `qkv` is `[tokens, width]`, `mask` `[tokens]`.
+    pub(crate) fn attention(
+        &self,
+        heads: usize,
+        qkv: &[f32],
+        mask: &[u8],
+        scratch: &mut Scratch,
+        out: &mut [f32],
+    ) {
+        let (cpu, tokens) = (self.cpu, mask.len());
+        let stride = qkv.len() / tokens;
+        let heads = heads_of(heads, stride);
+        let packed = &mut scratch.packed[..heads.packed_len(tokens)];
+        let groups = RowsMut::new(packed, heads.group_len());
+        self.threads.split(tokens.div_ceil(Heads::GROUP), 1, groups, |groups, packed| {
+            let rows = groups.start * Heads::GROUP..(groups.end * Heads::GROUP).min(tokens);
+            kernels::pack_keys_values(cpu, heads, &qkv[columns(&rows, stride)], packed);
+        });
+        let keys_values = KeysValues { packed, mask };
+        let scores = PerThread::new(&mut scratch.scores, heads.scratch_len(tokens));
+        let out = RowsMut::new(out, heads.hidden());
+        self.threads.split(tokens, TILE_ROWS, (out, scores), |rows, (out, scores)| {
+            let queries = &qkv[columns(&rows, stride)];
+            kernels::attention(cpu, heads, queries, keys_values, scores, out);
+        });
+    }
+
+    pub(crate) fn gelu(&self, width: usize, x: &[f32], out: &mut [f32]) {
+        self.threads.split(x.len() / width, 1, RowsMut::new(out, width), |rows, out| {
+            out.copy_from_slice(&x[columns(&rows, width)]);
+            kernels::gelu(self.cpu, out);
+        });
+    }
+
+    /// The mean of one sequence's rows.
+    pub(crate) fn mean_pool(&self, hidden: &[f32], mask: &[u8], out: &mut [f32]) {
+        kernels::masked_mean(self.cpu, hidden, mask, out);
+    }
+
+    pub(crate) fn l2_normalize(&self, width: usize, x: &[f32], out: &mut [f32]) {
+        out.copy_from_slice(x);
+        kernels::l2_normalize(self.cpu, out, width, SMALLEST_NORM);
+    }
+}
+
+enum Packed<'a> {
+    F32(PackedF32<'a>),
+    Int8(PackedI8<'a>),
+}
+
+/// The elements of `rows` in a matrix of that width.
+fn columns(rows: &Range<usize>, width: usize) -> Range<usize> {
+    rows.start * width..rows.end * width
+}

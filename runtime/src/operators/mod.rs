@@ -1,0 +1,179 @@
+//! Stored nodes to operators: what a node of the domain `dram` and its constants say, checked once, and
+//! computed by [`crate::kernels`] with the weights where they lie in the bundle.
+//!
+//! Both executors stand on this: `program` walks operators over an arena, `engine` puts them into a
+//! plan of tract's.
+
+mod compute;
+mod parse;
+
+use crate::kernels::{Activation, Heads, RowScale, quantized_width};
+use crate::manifest::Extent;
+
+pub(crate) use compute::{Machine, Scratch};
+
+/// A node that our kernels compute; extents lie in the bundle.
+#[derive(Clone, Debug)]
+pub(crate) enum Operator {
+    /// Ids `[.., tokens]` to `[.., tokens, width]`: word and position vectors added.
+    Embed(Embedding),
+    /// Indices of any shape to the rows they choose, `[.., width]`.
+    Gather(Table),
+    /// Each row of the last axis normalized.
+    LayerNorm(Norm),
+    /// Rows `[.., k]`, and perhaps a residual `[.., n]`, to `[.., n]`.
+    Linear(Linear),
+    /// Queries, keys and values `[.., tokens, 3 · hidden]` and a mask `[.., tokens]` to
+    /// `[.., tokens, hidden]`, by this many heads.
+    Attention(usize),
+    /// Each element by itself.
+    Gelu,
+    /// Hidden states `[.., tokens, width]` and a mask `[.., tokens]` to `[.., width]`.
+    MeanPool,
+    /// Hidden states `[.., tokens, width]` to `[.., width]`.
+    FirstToken,
+    /// Each row of the last axis divided by its Euclidean norm.
+    L2Normalize,
+}
+
+/// The tables of a token embedding.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Embedding {
+    pub(crate) words: Table,
+    pub(crate) positions: Extent,
+    /// Rows of the position table.
+    pub(crate) longest: usize,
+}
+
+/// Vectors of `width`, one a row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Table {
+    pub(crate) rows: Extent,
+    /// A scale for each row of int8; none where the rows are f32.
+    pub(crate) scales: Option<Extent>,
+    pub(crate) width: usize,
+}
+
+/// The constants of a layer normalization.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Norm {
+    pub(crate) gamma: Extent,
+    pub(crate) beta: Extent,
+    pub(crate) epsilon: f32,
+    pub(crate) width: usize,
+}
+
+/// The packed weights of a linear layer and what it does to its sums.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Linear {
+    pub(crate) k: usize,
+    pub(crate) n: usize,
+    pub(crate) panels: Extent,
+    pub(crate) bias: Extent,
+    /// Column sums and scales of int8 panels.
+    pub(crate) int8: Option<(Extent, Extent)>,
+    pub(crate) activation: Activation,
+}
+
+/// Arithmetic of one run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Multiply-accumulates of matrix products, convolutions and attention.
+    pub macs: u64,
+    /// Those of them that run on int8 numbers.
+    pub int8_macs: u64,
+}
+
+impl Work {
+    /// Share of the multiply-accumulates that run in int8, 0 to 1.
+    pub fn int8_mac_share(&self) -> f64 {
+        if self.macs == 0 { 0.0 } else { self.int8_macs as f64 / self.macs as f64 }
+    }
+}
+
+impl std::ops::AddAssign for Work {
+    fn add_assign(&mut self, other: Work) {
+        self.macs += other.macs;
+        self.int8_macs += other.int8_macs;
+    }
+}
+
+/// The first input of an operator as a matrix.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Matrix {
+    pub(crate) rows: usize,
+    /// Rows of one sequence.
+    pub(crate) tokens: usize,
+    pub(crate) width: usize,
+}
+
+impl Operator {
+    /// The arithmetic of a run on `x`.
+    pub(crate) fn work(&self, x: Matrix) -> Work {
+        match self {
+            Operator::Linear(layer) => {
+                let macs = (x.rows * layer.k * layer.n) as u64;
+                Work { macs, int8_macs: if layer.int8.is_some() { macs } else { 0 } }
+            }
+            Operator::Attention(_) => {
+                Work { macs: 2 * (x.rows * x.tokens * (x.width / 3)) as u64, int8_macs: 0 }
+            }
+            _ => Work::default(),
+        }
+    }
+
+    /// The scratch of a run on `x` by `threads`.
+    pub(crate) fn needs(&self, x: Matrix, threads: usize) -> Needs {
+        match self {
+            Operator::Embed(Embedding { words, .. }) => {
+                Needs { width: words.width, rows: x.rows, ..Needs::default() }
+            }
+            Operator::Attention(heads) => {
+                let heads = heads_of(*heads, x.width);
+                Needs {
+                    packed: heads.packed_len(x.tokens),
+                    scores: heads.scratch_len(x.tokens) * threads,
+                    ..Needs::default()
+                }
+            }
+            Operator::Linear(Linear { k, int8: Some(_), .. }) => {
+                Needs { quantized: x.rows * quantized_width(*k), rows: x.rows, ..Needs::default() }
+            }
+            _ => Needs::default(),
+        }
+    }
+}
+
+/// The heads of queries, keys and values that are `width` wide together.
+fn heads_of(heads: usize, width: usize) -> Heads {
+    Heads { heads, head_width: width / (3 * heads) }
+}
+
+/// Scratch of operators, in elements of its buffers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Needs {
+    quantized: usize,
+    rows: usize,
+    packed: usize,
+    scores: usize,
+    width: usize,
+}
+
+impl Needs {
+    /// What serves either, one after the other.
+    pub(crate) fn either(self, other: Needs) -> Needs {
+        Needs {
+            quantized: self.quantized.max(other.quantized),
+            rows: self.rows.max(other.rows),
+            packed: self.packed.max(other.packed),
+            scores: self.scores.max(other.scores),
+            width: self.width.max(other.width),
+        }
+    }
+
+    pub(crate) fn bytes(self) -> u64 {
+        let per_row = size_of::<RowScale>() + size_of::<u32>();
+        let floats = (self.packed + self.scores + self.width) * size_of::<f32>();
+        (floats + self.quantized + self.rows * per_row) as u64
+    }
+}

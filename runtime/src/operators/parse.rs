@@ -1,0 +1,158 @@
+//! Everything that a kernel relies on, checked once: constants of the right type and extent. What passes
+//! can then run without looking again.
+
+use super::{Embedding, Linear, Norm, Operator, Table};
+use crate::bundle::Bundle;
+use crate::error::{Error, Result};
+use crate::graph::{DRAM_DOMAIN, Node};
+use crate::kernels::{Activation, PANEL};
+use crate::manifest::Extent;
+use crate::tensor::DType;
+
+impl Operator {
+    /// The operator that `node` is, with its constants in `bundle`; `None` for a node that our kernels do
+    /// not compute.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] where a node of the domain `dram` is unknown or contradicts its kernel.
+    pub(crate) fn of(bundle: &Bundle, node: &Node) -> Result<Option<Operator>> {
+        let stored = Stored { bundle, node };
+        if node.domain != DRAM_DOMAIN {
+            return Ok(stored.layer_norm());
+        }
+        Ok(Some(match node.op.as_str() {
+            "Embed" => stored.embed(None, 2)?,
+            "EmbedInt8" => stored.embed(Some(2), 3)?,
+            "GatherInt8" => Operator::Gather(stored.table(1, Some(2))?),
+            "LinearF32" | "LinearInt8" => stored.linear()?,
+            "Attention" => Operator::Attention(stored.extent("heads")?),
+            "Gelu" => Operator::Gelu,
+            "MeanPool" => Operator::MeanPool,
+            "FirstToken" => Operator::FirstToken,
+            "L2Normalize" => Operator::L2Normalize,
+            _ => return Err(stored.refuse("an operator that our kernels cover", "another")),
+        }))
+    }
+
+    /// The values that `node`, which this operator was made of, reads: its inputs without the constants.
+    pub(crate) fn values<'a>(&self, node: &'a Node) -> Vec<&'a str> {
+        let indices: &[usize] = match self {
+            Operator::Embed(_)
+            | Operator::Gather(_)
+            | Operator::LayerNorm(_)
+            | Operator::Gelu
+            | Operator::FirstToken
+            | Operator::L2Normalize => &[0],
+            Operator::Linear(layer) if layer.int8.is_some() => &[0, 5],
+            Operator::Linear(_) => &[0, 3],
+            Operator::Attention(_) | Operator::MeanPool => &[0, 1],
+        };
+        indices.iter().filter_map(|&index| node.input(index)).collect()
+    }
+}
+
+struct Stored<'a> {
+    bundle: &'a Bundle,
+    node: &'a Node,
+}
+
+impl Stored<'_> {
+    fn refuse(&self, expected: impl Into<String>, got: impl Into<String>) -> Error {
+        Error::graph(self.node.place(), expected, got)
+    }
+
+    fn embed(&self, scales: Option<usize>, positions: usize) -> Result<Operator> {
+        let words = self.table(1, scales)?;
+        let (positions, shape) = self.constant(positions, DType::F32)?;
+        match shape[..] {
+            [longest, width] if longest > 0 && width == words.width => {
+                Ok(Operator::Embed(Embedding { words, positions, longest }))
+            }
+            _ => Err(self.refuse(format!("positions [n, {}]", words.width), format!("{shape:?}"))),
+        }
+    }
+
+    fn table(&self, rows: usize, scales: Option<usize>) -> Result<Table> {
+        let dtype = if scales.is_some() { DType::I8 } else { DType::F32 };
+        let (rows, shape) = self.constant(rows, dtype)?;
+        let [count, width] = shape[..] else {
+            return Err(self.refuse("a table [rows, width]", format!("{shape:?}")));
+        };
+        if count == 0 || width == 0 {
+            return Err(self.refuse("a table with elements", format!("{shape:?}")));
+        }
+        let scales = scales.map(|scales| self.vector(scales, count)).transpose()?;
+        Ok(Table { rows, scales, width })
+    }
+
+    /// ONNX's operator over the last axis with constant gamma and beta; tract has any other.
+    fn layer_norm(&self) -> Option<Operator> {
+        let node = self.node;
+        let plain =
+            node.is("LayerNormalization") && node.int("axis", -1) == -1 && node.outputs.len() == 1;
+        let (gamma, shape) = plain.then(|| self.constant(1, DType::F32).ok())??;
+        let width = shape.first().copied().filter(|&width| width > 0 && shape.len() == 1)?;
+        let beta = self.vector(2, width).ok()?;
+        let epsilon = node.float("epsilon", 1e-5);
+        Some(Operator::LayerNorm(Norm { gamma, beta, epsilon, width }))
+    }
+
+    fn linear(&self) -> Result<Operator> {
+        let (k, n) = (self.extent("k")?, self.extent("n")?);
+        let count = n.div_ceil(PANEL);
+        let columns = count * PANEL;
+        let shaped = |index: usize, dtype: DType, expected: &[usize]| {
+            let (extent, shape) = self.constant(index, dtype)?;
+            if shape != expected {
+                let expected = format!("input {index} of {dtype} {expected:?}");
+                return Err(self.refuse(expected, format!("{shape:?}")));
+            }
+            Ok(extent)
+        };
+        let (panels, bias, int8) = if self.node.op == "LinearInt8" {
+            let panels = shaped(1, DType::I8, &[count, k.div_ceil(4), PANEL, 4])?;
+            let sums = shaped(2, DType::I32, &[columns])?;
+            let scales = shaped(3, DType::F32, &[columns])?;
+            (panels, shaped(4, DType::F32, &[columns])?, Some((sums, scales)))
+        } else {
+            let panels = shaped(1, DType::F32, &[count, k, PANEL])?;
+            (panels, shaped(2, DType::F32, &[columns])?, None)
+        };
+        let activation = self.activation()?;
+        Ok(Operator::Linear(Linear { k, n, panels, bias, int8, activation }))
+    }
+
+    /// A positive integer attribute.
+    fn extent(&self, name: &str) -> Result<usize> {
+        let value = self.node.int(name, 0);
+        usize::try_from(value)
+            .ok()
+            .filter(|&extent| extent > 0)
+            .ok_or_else(|| self.refuse(format!("`{name}` above 0"), value.to_string()))
+    }
+
+    fn activation(&self) -> Result<Activation> {
+        match self.node.string("activation", "none") {
+            "none" => Ok(Activation::None),
+            "gelu" => Ok(Activation::Gelu),
+            "relu" => Ok(Activation::Relu),
+            "tanh" => Ok(Activation::Tanh),
+            other => Err(self.refuse("activation none, gelu, relu or tanh", other)),
+        }
+    }
+
+    fn constant(&self, index: usize, dtype: DType) -> Result<(Extent, Vec<usize>)> {
+        let name = self.node.input(index).unwrap_or_default();
+        let (extent, shape) = self.bundle.constant(name, dtype)?;
+        Ok((extent, shape.to_vec()))
+    }
+
+    /// An f32 constant of `width` elements.
+    fn vector(&self, index: usize, width: usize) -> Result<Extent> {
+        let (extent, shape) = self.constant(index, DType::F32)?;
+        match extent.bytes == (width * size_of::<f32>()) as u64 {
+            true => Ok(extent),
+            false => Err(self.refuse(format!("{width} elements"), format!("{shape:?}"))),
+        }
+    }
+}

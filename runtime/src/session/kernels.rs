@@ -1,0 +1,92 @@
+//! The executor of graphs that our kernels run from end to end.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::OPENING_BYTES;
+use crate::bundle::Bundle;
+use crate::error::{Error, Result};
+use crate::operators::Machine;
+use crate::plan::Plan;
+use crate::program::{Program, Workspace};
+use crate::tensor::Tensor;
+use crate::text;
+
+#[derive(Debug)]
+pub(super) struct Kernels {
+    pub(super) program: Program,
+    machine: Arc<Machine>,
+    workspace: Mutex<Workspace>,
+}
+
+impl Kernels {
+    /// The program with room for sequences of up to `longest` tokens.
+    pub(super) fn new(program: Program, machine: Arc<Machine>, longest: usize) -> Kernels {
+        let needs = program.needs(longest, machine.threads.count());
+        Kernels { program, machine, workspace: Mutex::new(Workspace::new(&needs)) }
+    }
+
+    /// Plans for each planned length, the longest first; for all positions where no length is planned.
+    pub(super) fn plans(
+        bundle: &Bundle,
+        program: &Program,
+        planned: &[usize],
+        threads: NonZeroUsize,
+    ) -> Vec<Plan> {
+        let tokenizer_bytes = bundle.tokenizer().map_or(0, |section| text::memory_bytes(&section));
+        let plan = |&length: &usize| {
+            let length = length.min(program.positions);
+            let needs = program.needs(length, threads.get());
+            Plan {
+                weights_bytes: bundle.len() as u64,
+                activations_bytes: needs.activations_bytes(),
+                scratch_bytes: needs.scratch_bytes() + OPENING_BYTES,
+                tokenizer_bytes,
+                sequence: Some(length),
+            }
+        };
+        match planned {
+            [] => vec![plan(&program.positions)],
+            lengths => lengths.iter().rev().map(plan).collect(),
+        }
+    }
+
+    /// The outputs for one sequence, which is not longer than there is room for.
+    pub(super) fn run(&self, ids: &[i64], mask: &[i64]) -> Result<Vec<Tensor>> {
+        // A panic of an earlier call leaves numbers behind that the next run overwrites.
+        let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
+        self.program.run(&self.machine, &mut workspace, ids, mask)
+    }
+
+    /// The outputs for a batch of any size, one sequence after the other.
+    pub(super) fn run_batch(&self, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<Tensor>> {
+        let values = |name: &str| inputs.get(name).and_then(Tensor::to_i64).unwrap_or_default();
+        let ids = values(&self.program.ids);
+        let shape = inputs[&self.program.ids].shape().to_vec();
+        let mask = match &self.program.mask {
+            Some(mask) if inputs[mask].shape() != shape => {
+                return Err(Error::Input {
+                    name: mask.clone(),
+                    expected: format!("the shape of `{}`, {shape:?}", self.program.ids),
+                    got: format!("{:?}", inputs[mask].shape()),
+                });
+            }
+            Some(mask) => values(mask),
+            None => vec![1; ids.len()],
+        };
+        let rows = ids.chunks_exact(shape[1]).zip(mask.chunks_exact(shape[1]));
+        let results: Vec<Vec<Tensor>> =
+            rows.map(|(ids, mask)| self.run(ids, mask)).collect::<Result<_>>()?;
+        (0..results[0].len()).map(|index| stacked(&results, index)).collect()
+    }
+}
+
+/// Output `index` of each row of a batch, one below the other.
+fn stacked(results: &[Vec<Tensor>], index: usize) -> Result<Tensor> {
+    let first = &results[0][index];
+    let mut shape = first.shape().to_vec();
+    shape[0] = results.len();
+    let bytes = results.iter().flat_map(|outputs| outputs[index].bytes()).copied().collect();
+    Tensor::from_bytes(first.dtype(), &shape, bytes)
+}

@@ -1,0 +1,152 @@
+//! The executor of all other graphs: tract's plan, with our kernels where they compute a node.
+
+use std::sync::Arc;
+
+use super::{OPENING_BYTES, Options, facts};
+use crate::budget::Budget;
+use crate::bundle::Bundle;
+use crate::engine::{self, Compiled, Fact, Memory};
+use crate::error::Result;
+use crate::graph::{Dim, Graph};
+use crate::operators::{Machine, Work};
+use crate::plan::Plan;
+use crate::shapes::{self, Shapes};
+use crate::specialize::Specializations;
+use crate::tensor::Tensor;
+use crate::text;
+
+#[derive(Debug)]
+pub(super) struct Mixture {
+    specializations: Specializations,
+    machine: Arc<Machine>,
+    /// Planned sequence lengths, ascending; empty where it takes no sequences.
+    pub(super) lengths: Vec<usize>,
+    budget: Budget,
+    /// Operators that our kernels compute, and those that tract does.
+    pub(super) operators: (usize, usize),
+    copied_bytes: u64,
+}
+
+impl Mixture {
+    /// Compiles `graph` for the planned `lengths`, or the shapes that are planned in their place.
+    pub(super) fn new(
+        machine: Arc<Machine>,
+        graph: &Graph,
+        lengths: &[usize],
+        options: &Options,
+    ) -> Result<Mixture> {
+        let mixture = engine::Mixture::new(&machine, graph)?;
+        let stored = &machine.bundle.manifest().shapes;
+        let shapes = planned_shapes(graph, lengths, stored, &options.shapes)?;
+        Ok(Mixture {
+            specializations: Specializations::new(&mixture, &shapes)?,
+            lengths: lengths.to_vec(),
+            budget: options.budget,
+            operators: mixture.operators(),
+            copied_bytes: mixture.copied_bytes(),
+            machine,
+        })
+    }
+
+    /// What is known before anything is compiled: a lower bound.
+    pub(super) fn least(bundle: &Bundle) -> Plan {
+        let tokenizer_bytes = bundle.tokenizer().map_or(0, |section| text::memory_bytes(&section));
+        Plan {
+            weights_bytes: bundle.len() as u64,
+            scratch_bytes: OPENING_BYTES,
+            tokenizer_bytes,
+            ..Plan::default()
+        }
+    }
+
+    /// The plan of a bundle whose need was measured when it was packed: for the shapes of then, on one
+    /// thread.
+    pub(super) fn measured(bundle: &Bundle, lengths: &[usize], options: &Options) -> Option<Plan> {
+        let as_packed = options.shapes.is_empty() && options.threads.get() == 1;
+        let heap = bundle.manifest().heap.filter(|_| as_packed)?;
+        Some(Plan {
+            weights_bytes: bundle.len() as u64 + heap.held_bytes,
+            activations_bytes: 0,
+            scratch_bytes: heap.peak_bytes.saturating_sub(heap.held_bytes),
+            tokenizer_bytes: bundle.tokenizer().map_or(0, |section| text::memory_bytes(&section)),
+            sequence: lengths.last().copied(),
+        })
+    }
+
+    /// The plan, for all that is compiled.
+    pub(super) fn plan(&self) -> Plan {
+        let Memory { constants, live, scratch } = self.specializations.memory();
+        let least = Mixture::least(&self.machine.bundle);
+        Plan {
+            // While it compiles, tract holds the graph's own copy and the packed one.
+            weights_bytes: least.weights_bytes + 2 * (constants + self.copied_bytes),
+            activations_bytes: live,
+            scratch_bytes: least.scratch_bytes + scratch,
+            sequence: self.lengths.last().copied(),
+            ..least
+        }
+    }
+
+    /// Runs `graph`, which it was made of, on `inputs` in the order of its inputs; shapes that were not
+    /// planned are compiled now, where the budget has room for them.
+    pub(super) fn run(&self, graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let mixture = || engine::Mixture::new(&self.machine, graph);
+        let admit = |others: u64| {
+            let least = Mixture::least(&self.machine.bundle);
+            let scratch_bytes = least.scratch_bytes + others + self.copied_bytes;
+            self.budget.admit(&[Plan { scratch_bytes, ..least }])
+        };
+        self.specializations.run(inputs, mixture, admit)
+    }
+
+    /// The shortest planned length that has room for so many tokens.
+    pub(super) fn length_for(&self, graph: &Graph, tokens: usize) -> Option<usize> {
+        let lengths = self.lengths.iter().copied();
+        // A graph with fixed shapes says itself how long it is.
+        let fixed = graph.inputs.first().and_then(|input| match input.shape.last() {
+            Some(Dim::Fixed(length)) if self.lengths.is_empty() => Some(*length),
+            _ => None,
+        });
+        lengths.chain(fixed).find(|&length| tokens <= length)
+    }
+
+    /// Shapes that were planned for.
+    pub(super) fn planned_facts(&self) -> impl Iterator<Item = &[Fact]> {
+        self.specializations.planned_facts()
+    }
+
+    /// The shapes of an example: those of `sequence` tokens, else the first that were planned for.
+    pub(super) fn example_facts(&self, graph: &Graph, sequence: usize) -> Vec<Fact> {
+        if !self.lengths.is_empty() {
+            return facts(graph, sequence);
+        }
+        let first = self.specializations.planned_facts().next();
+        first.map_or_else(|| facts(graph, sequence.max(1)), <[Fact]>::to_vec)
+    }
+
+    /// The arithmetic of a run of the example.
+    pub(super) fn work(&self, graph: &Graph, sequence: usize) -> Work {
+        let planned = self.specializations.planned(&self.example_facts(graph, sequence));
+        planned.map_or(Work::default(), Compiled::work)
+    }
+}
+
+/// What tract is compiled for when the session opens: the sequence lengths, the shapes, or the only one that
+/// there is.
+fn planned_shapes(
+    graph: &Graph,
+    lengths: &[usize],
+    stored: &[Shapes],
+    asked: &[Shapes],
+) -> Result<Vec<Vec<Fact>>> {
+    let shapes = if asked.is_empty() { stored } else { asked };
+    if !shapes.is_empty() {
+        return shapes.iter().map(|shapes| shapes::facts(graph, shapes)).collect();
+    }
+    let open = graph.inputs.iter().flat_map(|input| input.shape.iter().skip(1));
+    match lengths {
+        [] if open.into_iter().any(|dim| matches!(dim, Dim::Symbol(_))) => Ok(Vec::new()),
+        [] => Ok(vec![facts(graph, 1)]),
+        lengths => Ok(lengths.iter().map(|&length| facts(graph, length)).collect()),
+    }
+}
