@@ -92,10 +92,12 @@ impl Serve {
         self.limits.options().budget.admit(&[plan])?;
 
         let door = Door::open(self.socket.as_deref())?;
-        output.note(&format_args!("serving on {door}"));
+        let serving = format!("serving on {door}");
         let served = std::thread::scope(|scope| {
             let supervisor = Supervisor::from_environment()?;
             let mut server = Server::start(scope, &session, bounds, door, supervisor, trial)?;
+            // From here on a signal ends the service in order.
+            output.note(&serving);
             server.run(output)
         })?;
         output.note(&served);
