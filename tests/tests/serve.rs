@@ -205,18 +205,19 @@ fn many_clients(each: usize) {
             threads.into_iter().for_each(|thread| thread.join().expect("no client complains"));
         });
     };
-    let warm = each / 10;
-    all(0..warm);
-    let before = service.rss();
-    all(warm..each);
-    let after = service.rss();
-    let _ = writeln!(
-        std::io::stderr(),
-        "{} requests: RSS {before} bytes, then {after}",
-        CLIENTS * each
-    );
-    // The allocator's caches of two threads settle late; a byte a request would show in the long run.
-    assert!(after <= before + 512 * 1024, "RSS grew from {before} to {after} bytes");
+    let tenth = |number: usize| each * number / 10;
+    let held: Vec<u64> = (0..10)
+        .map(|number| {
+            all(tenth(number)..tenth(number + 1));
+            service.rss()
+        })
+        .collect();
+    let _ = writeln!(std::io::stderr(), "{} requests: RSS by tenths {held:?}", CLIENTS * each);
+    // The system's allocator gives pages back and takes them again: RSS goes up and down by a megabyte.
+    // What is lost for good would lift the lowest of them.
+    let lowest = |tenths: &[u64]| tenths.iter().copied().min();
+    let floor = lowest(&held[..5]).expect("five tenths");
+    assert!(lowest(&held[5..]) <= Some(floor + 256 * 1024), "RSS grew: {held:?}");
     let wrong = (0..each).filter(|number| [3, 7, 11].contains(&(number % 16))).count();
     let served =
         format!("{} requests answered, {} refused", CLIENTS * (each - wrong), CLIENTS * wrong);
