@@ -10,17 +10,19 @@ mod output;
 mod process;
 mod verbs;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
-use dram_runtime::allocator::CountingAllocator;
+use dram_runtime::allocator::{CountingAllocator, Refusal};
+use dram_runtime::plan::Size;
 
 use arguments::Arguments;
 use output::Output;
 
 /// Counts what the heap holds, and refuses to pass the limit that `--ram` sets.
 #[global_allocator]
-static ALLOCATOR: CountingAllocator = CountingAllocator::new();
+static ALLOCATOR: CountingAllocator = CountingAllocator::refusing(end_over_budget);
 
 /// What a verb found out; its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +46,22 @@ fn main() -> ExitCode {
             ExitCode::from(if is_refusal(&error) { 1 } else { 2 })
         }
     }
+}
+
+/// Says that the budget is used up, and ends the process: whoever wanted memory cannot go on.
+fn end_over_budget(refusal: Refusal) {
+    let Refusal { wanted_bytes, current_bytes, limit_bytes } = refusal;
+    // Ending takes some memory too.
+    ALLOCATOR.set_limit(u64::MAX);
+    let _ = writeln!(
+        std::io::stderr(),
+        "dram: out of the budget of `--ram`: the heap holds {} of {}, {} more was asked for; give it more, \
+         or send smaller inputs",
+        Size(current_bytes),
+        Size(limit_bytes),
+        Size(wanted_bytes),
+    );
+    std::process::exit(2);
 }
 
 /// Whether `error` is the answer "no" to a question that was understood.

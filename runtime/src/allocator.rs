@@ -22,13 +22,32 @@ pub struct CountingAllocator {
     current: AtomicU64,
     peak: AtomicU64,
     limit: AtomicU64,
+    refused: fn(Refusal),
+}
+
+/// What the allocator would not give.
+#[derive(Clone, Copy, Debug)]
+pub struct Refusal {
+    /// Bytes that were asked for.
+    pub wanted_bytes: u64,
+    /// Bytes that were live.
+    pub current_bytes: u64,
+    /// The most that may be.
+    pub limit_bytes: u64,
 }
 
 impl CountingAllocator {
     /// An allocator with no limit.
     #[allow(clippy::new_without_default)]
     pub const fn new() -> CountingAllocator {
+        CountingAllocator::refusing(|_| ())
+    }
+
+    /// An allocator with no limit yet, that calls `refused` where it will refuse: a program may say there
+    /// what happened and end in order. It must not allocate, unless it lifts the limit first.
+    pub const fn refusing(refused: fn(Refusal)) -> CountingAllocator {
         CountingAllocator {
+            refused,
             current: AtomicU64::new(0),
             peak: AtomicU64::new(0),
             limit: AtomicU64::new(u64::MAX),
@@ -50,8 +69,8 @@ impl CountingAllocator {
         self.peak.store(self.current_bytes(), Relaxed);
     }
 
-    /// From now on refuses what would make the live bytes exceed `bytes`. Rust's collections end the
-    /// process with a message when that happens.
+    /// From now on refuses what would make the live bytes exceed `bytes`. Rust's collections abort the
+    /// process when that happens, unless what [`CountingAllocator::refusing`] was given ends it before.
     pub fn set_limit(&self, bytes: u64) {
         self.limit.store(bytes, Relaxed);
     }
@@ -59,8 +78,12 @@ impl CountingAllocator {
     /// Counts `bytes` more, unless that passes the limit.
     fn take(&self, bytes: usize) -> bool {
         let taken = self.current.fetch_add(bytes as u64, Relaxed) + bytes as u64;
-        if taken > self.limit.load(Relaxed) {
+        let limit = self.limit.load(Relaxed);
+        if taken > limit {
             self.give(bytes);
+            let current_bytes = taken - bytes as u64;
+            let wanted_bytes = bytes as u64;
+            (self.refused)(Refusal { wanted_bytes, current_bytes, limit_bytes: limit });
             return false;
         }
         self.peak.fetch_max(taken, Relaxed);

@@ -14,7 +14,7 @@ impl Budget {
     pub const UNLIMITED: Budget = Budget { ram_bytes: u64::MAX };
 
     /// At most `ram_bytes`.
-    pub fn bytes(ram_bytes: u64) -> Budget {
+    pub const fn bytes(ram_bytes: u64) -> Budget {
         Budget { ram_bytes }
     }
 

@@ -12,8 +12,15 @@ const MAGIC: &[u8] = b"\x93NUMPY";
 /// # Errors
 /// [`Error::Io`], or [`Error::Data`] where the file is no such array.
 pub fn read(path: &Path) -> Result<Tensor> {
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    parse(&bytes).map_err(|(place, expected, got)| Error::Data {
+    from_bytes(&std::fs::read(path).map_err(Error::io("read", path))?, path)
+}
+
+/// The tensor that the bytes of the file at `path` hold.
+///
+/// # Errors
+/// [`Error::Data`] where they are no such array.
+pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Tensor> {
+    parse(bytes).map_err(|(place, expected, got)| Error::Data {
         path: path.to_owned(),
         place: place.to_owned(),
         expected: expected.to_owned(),
@@ -65,7 +72,8 @@ fn parse(bytes: &[u8]) -> std::result::Result<Tensor, Refusal> {
     })
 }
 
-fn to_bytes(tensor: &Tensor) -> Vec<u8> {
+/// `tensor` as the bytes of a file of version 1.
+pub fn to_bytes(tensor: &Tensor) -> Vec<u8> {
     let extents: Vec<String> = tensor.shape().iter().map(|extent| format!("{extent},")).collect();
     let descr = descr(tensor.dtype());
     let mut header = format!(

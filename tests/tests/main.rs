@@ -10,6 +10,7 @@ mod dram;
 mod errors;
 mod fit;
 mod golden;
+mod hostile;
 mod operators;
 mod serve;
 mod text;

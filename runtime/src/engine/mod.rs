@@ -3,6 +3,7 @@
 //!
 //! Only this module and `onnx` name tract.
 
+mod growth;
 mod operator;
 
 use std::collections::BTreeMap;
@@ -322,6 +323,8 @@ fn typed(
         let fact = InferenceFact::dt_shape(datum_type(input.dtype)?, &input.shape);
         model.set_input_fact(index, fact)?;
     }
+    let held = graph.initializers.values().map(|tensor| tensor.bytes().len() as u64).sum();
+    growth::admit(&mut model, held)?;
     let mut model = model.into_typed()?;
     Optimizer::declutter().stopping_at(most_steps(&model)).optimize(&mut model)?;
     Ok(model)

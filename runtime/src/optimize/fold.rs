@@ -94,4 +94,20 @@ mod tests {
             after(run, graph(nodes, vec![("zero", scalar(0.0)), ("shape", shape)]));
         assert_eq!(operators, ["Expand", "Add"]);
     }
+
+    #[test]
+    fn a_small_file_cannot_ask_for_a_terabyte() {
+        for (operator, sizes) in
+            [("Pad", [1 << 36, 0, 0, 1]), ("Expand", [1, 1 << 10, 1 << 20, 1 << 10])]
+        {
+            let nodes = vec![
+                Node::new(operator, &["one", "sizes"], &["large"]),
+                Node::new("Add", &["x", "large"], &["y"]),
+            ];
+            let one = Tensor::from_f32(&[1, 1], &[1.0]);
+            let sizes = Tensor::from_i64(&[4], &sizes);
+            let (operators, _) = after(run, graph(nodes, vec![("one", one), ("sizes", sizes)]));
+            assert_eq!(operators, [operator, "Add"]);
+        }
+    }
 }
