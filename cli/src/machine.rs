@@ -10,6 +10,7 @@ use crate::process::kibibytes;
 /// Instruction-set extensions that a kernel may choose by, and whether this machine has them, by the
 /// names of rustc's `-C target-feature`.
 pub(crate) fn features() -> Vec<(&'static str, bool)> {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     macro_rules! detect {
         ($has:ident: $($name:tt)*) => { vec![$(($name, std::arch::$has!($name))),*] };
     }
