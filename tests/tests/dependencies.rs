@@ -31,9 +31,25 @@ fn a_device_build_takes_no_training_code() {
 
 #[test]
 fn the_command_links_no_foreign_language_tokenizer_or_tls() {
-    let tree = tree(&["-p", "dram-cli"]);
-    assert_free_of(&tree, &["onig", "openssl", "native-tls", "cxx", "reqwest", "hyper", "hf-hub"]);
-    // esaxx-rs is Rust, and C++ with its feature `cpp`.
-    let cpp = |line: &&str| line.starts_with("esaxx") && line.contains("cpp");
-    assert_eq!(tree.lines().find(cpp), None);
+    for target in [
+        "x86_64-unknown-linux-gnu",
+        "aarch64-unknown-linux-gnu",
+        "aarch64-unknown-linux-musl",
+        "armv7-unknown-linux-gnueabihf",
+    ] {
+        let tree = tree(&["-p", "dram-cli", "--target", target]);
+        assert_free_of(
+            &tree,
+            &["onig", "openssl", "native-tls", "cxx", "cpp", "reqwest", "hyper", "hf-hub"],
+        );
+        // esaxx-rs is Rust, and C++ with its feature `cpp`.
+        let cpp = |line: &&str| line.starts_with("esaxx") && line.contains("cpp");
+        assert_eq!(tree.lines().find(cpp), None, "{target}");
+        // Such a package binds a library of another language; the kernel's interface is none.
+        let binding = |line: &&str| {
+            let name = line.split(' ').next().unwrap_or_default();
+            name.ends_with("-sys") && name != "linux-raw-sys"
+        };
+        assert_eq!(tree.lines().find(binding), None, "{target}");
+    }
 }
