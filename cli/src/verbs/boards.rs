@@ -45,17 +45,32 @@ pub(crate) fn named(id: &str) -> Result<&'static Board> {
 }
 
 fn all() -> String {
-    let heading = ["board", "core", "cores", "MHz", "RAM", "usable", "GB/s", "int8 MACs/cycle"];
+    let heading = [
+        "board",
+        "target",
+        "core",
+        "features",
+        "cores",
+        "MHz",
+        "RAM",
+        "usable",
+        "GB/s",
+        "f32 MACs/cycle",
+        "int8 MACs/cycle",
+    ];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     for board in boards() {
         rows.push(vec![
             board.id.to_owned(),
+            board.target_triple.to_owned(),
             board.core.name.to_owned(),
+            features(board),
             marked(board.cores, u32::to_string),
             marked(board.clock_mhz, u32::to_string),
             marked(board.ram_bytes, |&bytes| Size(bytes).to_string()),
             marked(board.ram_usable_bytes, |&bytes| Size(bytes).to_string()),
             marked(board.memory_bytes_per_second, |&rate| gigabytes(rate)),
+            marked(board.core.f32_macs_per_cycle, u32::to_string),
             marked(board.core.int8_macs_per_cycle, u32::to_string),
         ]);
     }
@@ -66,15 +81,19 @@ fn all() -> String {
     )
 }
 
+fn features(board: &Board) -> String {
+    let names: Vec<&str> = board.core.features.iter().map(|feature| feature.name()).collect();
+    names.join(" ")
+}
+
 fn one(board: &Board) -> String {
-    let features: Vec<&str> = board.core.features.iter().map(|feature| feature.name()).collect();
     let mut text = format!(
         "{} ({})\ntarget {}, core {}, features {}\n\n",
         board.name,
         board.id,
         board.target_triple,
         board.core.name,
-        features.join(" ")
+        features(board)
     );
     fn row<T>(name: &str, figure: Figure<T>, show: impl Fn(&T) -> String) -> String {
         let value = show(&figure.value);
