@@ -2,7 +2,7 @@
 //! correlation.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::decode::Prediction;
@@ -95,25 +95,8 @@ impl Examples {
     }
 
     fn read_table(path: &Path) -> Result<Examples> {
-        let content = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-        let mut lines = content.lines().enumerate().filter(|(_, line)| !line.is_empty());
-        let header: Vec<&str> =
-            lines.next().map_or(Vec::new(), |(_, line)| line.split('\t').collect());
-        let column = |name: &str| header.iter().position(|column| *column == name);
-        let refuse = |line: usize, expected: &str, got: &str| Error::Data {
-            path: path.to_owned(),
-            place: format!("line {}", line + 1),
-            expected: expected.to_owned(),
-            got: got.to_owned(),
-        };
-        let rows = lines.map(|(number, line)| {
-            let fields: Vec<&str> = line.split('\t').collect();
-            if fields.len() == header.len() {
-                return Ok((number, fields));
-            }
-            let expected = format!("{} columns between tabs", header.len());
-            Err(refuse(number, &expected, &format!("{}", fields.len())))
-        });
+        let table = Table::read(path)?;
+        let column = |name: &str| table.column(name);
         let columns = (
             column("text"),
             column("label"),
@@ -123,31 +106,44 @@ impl Examples {
         );
         let examples = match columns {
             (Some(text), Some(label), ..) => {
-                let row = |row: Result<(usize, Vec<&str>)>| {
-                    row.map(|(_, fields)| (fields[text].to_owned(), fields[label].to_owned()))
-                };
-                Examples::Labelled(rows.map(row).collect::<Result<_>>()?)
+                let row = |row: &Row| (row.fields[text].clone(), row.fields[label].clone());
+                Examples::Labelled(table.rows.iter().map(row).collect())
             }
             (_, _, Some(first), Some(second), Some(score)) => {
-                let row = |row: Result<(usize, Vec<&str>)>| {
-                    let (number, fields) = row?;
+                let row = |Row { line, fields }: &Row| {
                     let value: f32 = fields[score].parse().map_err(|_| {
-                        refuse(number, "a number as score", &format!("`{}`", fields[score]))
+                        table.refuse(*line, "a number as score", &format!("`{}`", fields[score]))
                     })?;
-                    Ok((fields[first].to_owned(), fields[second].to_owned(), value))
+                    Ok((fields[first].clone(), fields[second].clone(), value))
                 };
-                Examples::Pairs(rows.map(row).collect::<Result<_>>()?)
+                Examples::Pairs(table.rows.iter().map(row).collect::<Result<_>>()?)
             }
             _ => {
                 let expected =
                     "the columns `text` and `label`, or `sentence1`, `sentence2` and `score`";
-                return Err(refuse(0, expected, &format!("`{}`", header.join("`, `"))));
+                return Err(table.refuse(0, expected, &format!("`{}`", table.header.join("`, `"))));
             }
         };
         match examples.len() {
-            0 => Err(refuse(1, "at least one example", "none")),
+            0 => Err(table.refuse(1, "at least one example", "none")),
             _ => Ok(examples),
         }
+    }
+
+    /// Whether the file at `path` says what is right: a `.npy` with labels beside it, or a table with a column
+    /// `label` or `score`.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Data`] with the line that does not read.
+    pub fn are_labelled(path: &Path) -> Result<bool> {
+        if path.is_dir() {
+            return Ok(false);
+        }
+        if path.extension().is_some_and(|extension| extension == "npy") {
+            return Ok(path.with_extension("labels.npy").exists());
+        }
+        let table = Table::read(path)?;
+        Ok(["label", "score"].into_iter().any(|name| table.column(name).is_some()))
     }
 
     /// Number of examples.
@@ -162,6 +158,57 @@ impl Examples {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// A tab-separated file whose first line names its columns.
+pub(crate) struct Table {
+    path: PathBuf,
+    header: Vec<String>,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// One line of it.
+pub(crate) struct Row {
+    /// Counted from 0.
+    line: usize,
+    pub(crate) fields: Vec<String>,
+}
+
+impl Table {
+    /// Reads it; empty lines are passed over.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Data`] where a line has another number of columns.
+    pub(crate) fn read(path: &Path) -> Result<Table> {
+        let content = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let fields = |line: &str| line.split('\t').map(str::to_owned).collect::<Vec<_>>();
+        let mut lines = content.lines().enumerate().filter(|(_, line)| !line.is_empty());
+        let header = lines.next().map_or(Vec::new(), |(_, line)| fields(line));
+        let mut table = Table { path: path.to_owned(), header, rows: Vec::new() };
+        for (line, content) in lines {
+            let row = Row { line, fields: fields(content) };
+            if row.fields.len() != table.header.len() {
+                let expected = format!("{} columns between tabs", table.header.len());
+                return Err(table.refuse(line, &expected, &row.fields.len().to_string()));
+            }
+            table.rows.push(row);
+        }
+        Ok(table)
+    }
+
+    /// The place of a column.
+    pub(crate) fn column(&self, name: &str) -> Option<usize> {
+        self.header.iter().position(|column| column == name)
+    }
+
+    pub(crate) fn refuse(&self, line: usize, expected: &str, got: &str) -> Error {
+        Error::Data {
+            path: self.path.clone(),
+            place: format!("line {}", line + 1),
+            expected: expected.to_owned(),
+            got: got.to_owned(),
+        }
     }
 }
 

@@ -122,7 +122,7 @@ fn tolerance(session: &Session) -> f32 {
     match (session.executor(), session.manifest().precision) {
         ("kernels", _) => 0.0,
         (_, Precision::F32) => TRACT_TOLERANCE,
-        (_, Precision::Int8) => MIXED_INT8_TOLERANCE,
+        (_, Precision::Int8 | Precision::Int8Static) => MIXED_INT8_TOLERANCE,
     }
 }
 
@@ -256,6 +256,7 @@ mod tests {
             shapes: Vec::new(),
             heap: None,
             precision,
+            calibrate: None,
             evaluate: None,
             require_int8: None,
             max_drop: DEFAULT_MAX_DROP,

@@ -20,14 +20,17 @@
 //! nothing and reads no environment. What it promises about numbers: a bundle that our kernels run
 //! gives the same bits on every CPU; see [`kernels`].
 
+mod agreement;
 pub mod allocator;
 pub mod budget;
 pub mod bundle;
+pub mod calibrate;
 pub mod compare;
 mod decode;
 mod engine;
 pub mod error;
 pub mod evaluate;
+mod gate;
 pub mod golden;
 pub mod graph;
 pub mod inspect;

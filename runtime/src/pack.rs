@@ -1,20 +1,22 @@
 //! An ONNX file, a tokenizer and labels to one bundle, checked against tract and gated on accuracy.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::allocator::CountingAllocator;
 use crate::bundle::{self, Bundle, Parts};
+use crate::calibrate::{self, Calibration, Ranges};
 use crate::engine;
 use crate::error::{Error, Result};
-use crate::evaluate::{self, Examples};
+use crate::gate::{Gate, Packed, Yardstick};
 use crate::golden;
 use crate::graph::{Dim, Graph};
 use crate::manifest::{Heap, Task};
 use crate::optimize::{self, PassReport};
 use crate::prepare::{self, Prepared};
-use crate::quantize::Precision;
-use crate::repair::{self, Noise, Repair, Round};
+use crate::quantize::{Precision, Scheme};
+use crate::repair::Repair;
+use crate::samples::Samples;
 use crate::session::{self, Operators, Session};
 use crate::shapes::{self, Shapes};
 use crate::tensor::Tensor;
@@ -44,12 +46,35 @@ pub struct PackOptions {
     pub heap: Option<&'static CountingAllocator>,
     /// The numbers to store and compute in.
     pub precision: Precision,
-    /// Labelled data to measure f32 and the packed precision on.
+    /// What the ranges of [`Precision::Int8Static`] are chosen by; nothing else needs it.
+    pub calibrate: Option<Calibrate>,
+    /// Data to measure f32 and the packed precision on: labelled, or any inputs, on which the packed model is
+    /// held to what f32 answers.
     pub evaluate: Option<PathBuf>,
     /// Most accuracy that may be lost against f32, in points (hundredths).
     pub max_drop: f64,
     /// Least share of the multiply-accumulates that must run in int8, 0 to 1.
     pub require_int8: Option<f64>,
+}
+
+/// How activations are calibrated.
+#[derive(Clone, Debug)]
+pub struct Calibrate {
+    /// Inputs, as [`Samples::read`] takes them.
+    pub data: PathBuf,
+    /// How a range is chosen from what they make.
+    pub calibration: Calibration,
+}
+
+/// What calibration looked at.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct Calibrated {
+    /// How ranges were chosen.
+    pub calibration: Calibration,
+    /// Inputs that the model ran on.
+    pub samples: usize,
+    /// Values that got a range.
+    pub values: usize,
 }
 
 /// What packing did.
@@ -74,18 +99,22 @@ pub struct PackReport {
     /// Largest difference between fused f32 and tract on the original, relative to the largest output;
     /// `None` where no shape is known to compare them in.
     pub fusion_error: Option<f32>,
-    /// Accuracy or correlation of f32 on the given data, 0 to 1.
+    /// How activations were calibrated, where they were.
+    pub calibrated: Option<Calibrated>,
+    /// What the scores say: `accuracy`, `correlation`, or `agreement` with f32 where the data has no labels.
+    pub measure: Option<&'static str>,
+    /// Accuracy or correlation of f32 on the given data, 0 to 1; 1 for its agreement with itself.
     pub f32_score: Option<f64>,
     /// That of the packed precision.
     pub score: Option<f64>,
-    /// What was put back to f32 to hold the gate; `None` where nothing had to be.
+    /// What was put back to something finer to hold the gate; `None` where nothing had to be.
     pub repair: Option<Repair>,
 }
 
 /// Packs the ONNX file `model` into the bundle `output`; `progress` hears what is being done.
 ///
-/// Where int8 loses more than `max_drop` on the given data, the nodes that bring the most noise are put
-/// back to f32 until it does not.
+/// Where rounding loses more than `max_drop` on the given data, the nodes that bring the most noise are put
+/// back, first to finer ranges where there are such, then to f32, until it does not.
 ///
 /// # Errors
 /// Those of [`prepare::read`] and [`prepare::prepare`]; [`Error::Labels`], [`Error::Missing`] and
@@ -102,24 +131,43 @@ pub fn pack(
     progress("optimizing");
     let mut fused = graph.clone();
     let passes = optimize::optimize(&mut fused);
-    let reference = prepare::pack(&fused, &passes, Precision::F32, &BTreeSet::new())?;
+    let reference = prepare::pack(&fused, &passes, &Precision::F32.into())?;
     let mut belongings = Belongings::read(&reference.graph, options)?;
     if options.sequences.is_none() {
         prepare::drop_impossible(&mut belongings.sequences, &reference)?;
     }
     let reference_session = belongings.open(&reference, Precision::F32)?;
     let fusion_error = fusion_error(&graph, &reference_session, &belongings)?;
-    let examples = options.evaluate.as_deref().map(Examples::read).transpose()?;
-    let gate = Gate { examples, belongings: &belongings, fused: &fused, passes: &passes, options };
-    let f32_score = gate.score(&reference_session, progress)?;
+    let data = options.evaluate.as_deref();
+    let yardstick = data.map(|data| Yardstick::read(data, &reference_session)).transpose()?;
+    let measure = yardstick.as_ref().map(Yardstick::measure);
+    let f32_score = yardstick.as_ref().map(|yardstick| {
+        progress("evaluating");
+        yardstick.score(&reference_session)
+    });
+    let f32_score = f32_score.transpose()?;
+    let (ranges, calibrated) = match options.precision {
+        Precision::Int8Static => {
+            progress("calibrating");
+            calibrate(&fused, &belongings, options.calibrate.as_ref())?
+        }
+        Precision::F32 | Precision::Int8 => (Ranges::new(), None),
+    };
     let Packed { prepared, session, score, repair } = match options.precision {
         Precision::F32 => {
             let session = reference_session;
             Packed { prepared: reference, session, score: f32_score, repair: None }
         }
-        Precision::Int8 => {
+        precision => {
             drop(reference_session);
-            gate.int8(f32_score, progress)?
+            let gate = Gate {
+                reference: yardstick.as_ref().zip(f32_score),
+                max_drop: options.max_drop,
+                belongings: &belongings,
+                fused: &fused,
+                passes: &passes,
+            };
+            gate.hold(Scheme { ranges, ..precision.into() }, progress)?
         }
     };
     let int8_mac_share = session.work(belongings.longest()).int8_mac_share();
@@ -145,95 +193,32 @@ pub fn pack(
         left_to_tract: prepared.left_to_tract,
         int8_mac_share,
         fusion_error,
+        calibrated,
+        measure,
         f32_score,
         score,
         repair,
     })
 }
 
-/// A model in the form that will be written, opened.
-struct Packed {
-    prepared: Prepared,
-    session: Session,
-    score: Option<f64>,
-    repair: Option<Repair>,
-}
-
-/// What holds int8 to the accuracy of f32.
-struct Gate<'a> {
-    examples: Option<Examples>,
-    belongings: &'a Belongings,
-    /// The optimized graph, before it is packed.
-    fused: &'a Graph,
-    passes: &'a [PassReport],
-    options: &'a PackOptions,
-}
-
-impl Gate<'_> {
-    /// Accuracy or correlation on the examples, where there are any.
-    fn score(&self, session: &Session, progress: &mut dyn FnMut(&str)) -> Result<Option<f64>> {
-        let Some(examples) = &self.examples else { return Ok(None) };
-        progress("evaluating");
-        let evaluation = evaluate::evaluate(session, examples, &mut |_| {})?;
-        Ok(Some(evaluation.score()))
-    }
-
-    /// The model in int8, with as many of its noisiest nodes in f32 as the gate demands.
-    fn int8(&self, f32_score: Option<f64>, progress: &mut dyn FnMut(&str)) -> Result<Packed> {
-        let (mut repair, mut stays_f32) = (Repair::default(), BTreeSet::new());
-        loop {
-            progress("quantizing");
-            let prepared =
-                prepare::pack(self.fused, self.passes, self.options.precision, &stays_f32)?;
-            let session = self.belongings.open(&prepared, self.options.precision)?;
-            let score = self.score(&session, progress)?;
-            let (Some(score), Some(f32_score), Some(examples)) = (score, f32_score, &self.examples)
-            else {
-                return Ok(Packed { prepared, session, score, repair: None });
-            };
-            repair.rounds.push(Round {
-                stays_f32: stays_f32.len(),
-                score,
-                int8_mac_share: session.work(self.belongings.longest()).int8_mac_share(),
-            });
-            let drop = (f32_score - score) * 100.0;
-            if drop <= self.options.max_drop {
-                let repair = (!stays_f32.is_empty()).then_some(repair);
-                return Ok(Packed { prepared, session, score: Some(score), repair });
-            }
-            if repair.nodes.is_empty() {
-                progress("measuring the noise of each node");
-                repair.nodes = self.noise(examples)?;
-            }
-            let more = repair::next(stays_f32.len(), repair.nodes.len());
-            let more = more.ok_or_else(|| self.refuse(f32_score, score))?;
-            stays_f32 = repair::put_back(&mut repair.nodes, more);
-        }
-    }
-
-    fn noise(&self, examples: &Examples) -> Result<Vec<Noise>> {
-        let (twins, names) = repair::with_twins(self.fused);
-        let f32_nodes = names.iter().cloned().collect();
-        let prepared = prepare::pack(&twins, &[], self.options.precision, &f32_nodes)?;
-        let parts = self.belongings.parts(&prepared.graph, self.options.precision);
-        let image = bundle::image(&Parts { task: Task::Raw, labels: &[], ..parts });
-        let session =
-            Session::from_bundle(Bundle::from_image(&image)?, &session::Options::default())?;
-        repair::noise(&session, &names, &examples.clone().into())
-    }
-
-    fn refuse(&self, f32_score: f64, score: f64) -> Error {
-        let [percent, f32_percent] = [score, f32_score].map(|score| score * 100.0);
-        let drop = f32_percent - percent;
-        Error::Gate {
-            what: format!("{}, the noisiest nodes put back to f32", self.options.precision),
-            measured: format!(
-                "{percent:.2} % where f32 has {f32_percent:.2} %, {drop:.2} points less"
-            ),
-            allowed: format!("{} points", self.options.max_drop),
-            next: "pack it with `--precision f32`, or allow more with `--max-drop`",
-        }
-    }
+/// The ranges of what the static nodes of the optimized graph `fused` read.
+fn calibrate(
+    fused: &Graph,
+    belongings: &Belongings,
+    asked: Option<&Calibrate>,
+) -> Result<(Ranges, Option<Calibrated>)> {
+    let Some(Calibrate { data, calibration }) = asked else {
+        return Err(Error::Missing {
+            what: "calibrated ranges",
+            next: "give inputs to calibrate on with `--calibrate DATA`, or pack it with `--precision int8`",
+        });
+    };
+    let observed = prepare::pack(&calibrate::observed(fused), &[], &Precision::F32.into())?;
+    let session = belongings.open_raw(&observed, Precision::F32)?;
+    let samples = Samples::read(data)?;
+    let (ranges, samples) = calibrate::ranges(&session, &samples, *calibration)?;
+    let calibrated = Calibrated { calibration: *calibration, samples, values: ranges.len() };
+    Ok((ranges, Some(calibrated)))
 }
 
 fn require_int8(share: f64, least: Option<f64>) -> Result<()> {
@@ -249,7 +234,7 @@ fn require_int8(share: f64, least: Option<f64>) -> Result<()> {
 }
 
 /// What goes into a bundle beside the graph.
-struct Belongings {
+pub(crate) struct Belongings {
     task: Task,
     tokenizer: Option<Vec<u8>>,
     labels: Vec<String>,
@@ -345,12 +330,19 @@ impl Belongings {
     }
 
     /// The longest planned length; 1 where shapes are fixed.
-    fn longest(&self) -> usize {
+    pub(crate) fn longest(&self) -> usize {
         self.sequences.last().copied().unwrap_or(1)
     }
 
-    fn open(&self, prepared: &Prepared, precision: Precision) -> Result<Session> {
+    pub(crate) fn open(&self, prepared: &Prepared, precision: Precision) -> Result<Session> {
         let image = bundle::image(&self.parts(&prepared.graph, precision));
+        Session::from_bundle(Bundle::from_image(&image)?, &session::Options::default())
+    }
+
+    /// As [`Belongings::open`], whatever the graph outputs.
+    pub(crate) fn open_raw(&self, prepared: &Prepared, precision: Precision) -> Result<Session> {
+        let parts = self.parts(&prepared.graph, precision);
+        let image = bundle::image(&Parts { task: Task::Raw, labels: &[], ..parts });
         Session::from_bundle(Bundle::from_image(&image)?, &session::Options::default())
     }
 }

@@ -1,7 +1,7 @@
 //! An ONNX graph to the form that runs: optimized, and packed for our kernels as far as they cover it;
 //! the rest stays as it came, for tract.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::manifest::Task;
 use crate::operators::Machine;
 use crate::optimize::{self, PassReport};
 use crate::program::Program;
-use crate::quantize::{self, Precision};
+use crate::quantize::{self, Precision, Scheme};
 use crate::session::facts;
 use crate::tensor::{DType, Tensor};
 
@@ -52,23 +52,17 @@ pub fn read(path: &Path) -> Result<Graph> {
 pub fn prepare(graph: &Graph, precision: Precision) -> Result<Prepared> {
     let mut fused = graph.clone();
     let passes = optimize::optimize(&mut fused);
-    pack(&fused, &passes, precision, &BTreeSet::new())
+    pack(&fused, &passes, &precision.into())
 }
 
-/// Packs the optimized graph `fused` in `precision`, but for the nodes that write a value of
-/// `stays_f32`.
+/// Packs the optimized graph `fused` by `scheme`.
 ///
 /// # Errors
 /// As [`quantize::quantize`].
-pub(crate) fn pack(
-    fused: &Graph,
-    passes: &[PassReport],
-    precision: Precision,
-    stays_f32: &BTreeSet<String>,
-) -> Result<Prepared> {
+pub(crate) fn pack(fused: &Graph, passes: &[PassReport], scheme: &Scheme) -> Result<Prepared> {
     let mut graph = fused.clone();
-    quantize::quantize(&mut graph, precision, stays_f32)?;
-    let bundle = Bundle::from_image(&bundle::image(&parts(&graph, precision, &[])))?;
+    quantize::quantize(&mut graph, scheme)?;
+    let bundle = Bundle::from_image(&bundle::image(&parts(&graph, scheme.precision, &[])))?;
     let left_to_tract = Program::lower(&bundle, &graph).err().map(|reason| reason.to_string());
     Ok(Prepared { graph, passes: passes.to_vec(), left_to_tract })
 }
@@ -194,7 +188,9 @@ pub(crate) fn pattern(fact: &Fact) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calibrate::{self, Calibration};
     use crate::graph::{Attribute, Node, ValueSpec};
+    use crate::samples::Samples;
     use crate::session::{Options, Session};
 
     /// A graph over `x`, f32 of that shape, whose output is the last value.
@@ -309,6 +305,36 @@ mod tests {
             let cosine = crate::evaluate::cosine(&int8, &expected);
             // Steps of 1/127 and 1/255 of the largest magnitude.
             assert!(cosine >= 0.999, "{name}: cosine {cosine}");
+        }
+    }
+
+    #[test]
+    fn static_int8_rounds_in_the_ranges_that_were_calibrated() {
+        let open = |prepared: &Prepared| {
+            let image = bundle::image(&parts(&prepared.graph, Precision::F32, &[]));
+            Session::from_bundle(Bundle::from_image(&image).unwrap(), &Options::default()).unwrap()
+        };
+        for (name, graph) in mixed().into_iter().filter(|(name, _)| *name != "lookup") {
+            let x = pattern(&crate::session::facts(&graph, 1)[0]);
+            let given = BTreeMap::from([("x".to_owned(), x.clone())]);
+            let (_, expected) = outputs(&graph, Precision::F32, &x);
+            let mut fused = graph.clone();
+            let passes = optimize::optimize(&mut fused);
+            let observed = pack(&calibrate::observed(&fused), &passes, &Precision::F32.into());
+            let session = open(&observed.unwrap());
+            let samples = Samples::Tensors(vec![given.clone()]);
+            for calibration in [Calibration::MinMax, Calibration::Mse] {
+                let (ranges, _) = calibrate::ranges(&session, &samples, calibration).unwrap();
+                let scheme = Scheme { ranges, ..Precision::Int8Static.into() };
+                let session = open(&pack(&fused, &passes, &scheme).unwrap());
+                assert!(session.work(1).int8_mac_share() > 0.9, "{name}");
+                let got = session.run(&given).unwrap()[0].1.to_f32().unwrap();
+                let cosine = crate::evaluate::cosine(&got, &expected);
+                // Steps of 1/127 of the weights and 1/255 of the activations.
+                assert!(cosine >= 0.999, "{name}, {calibration}: cosine {cosine}");
+            }
+            let error = pack(&fused, &passes, &Precision::Int8Static.into()).unwrap_err();
+            assert!(error.to_string().contains("a calibrated range of"), "{name}: {error}");
         }
     }
 

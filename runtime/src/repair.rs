@@ -1,10 +1,9 @@
-//! Int8 that costs too much accuracy: which nodes bring the error, and how many of them have to stay f32.
-
-use std::collections::BTreeSet;
+//! Rounding that costs too much accuracy: which nodes bring the error, and how many of them have to be put
+//! back to something finer.
 
 use crate::error::Result;
 use crate::graph::{Graph, ValueSpec};
-use crate::quantize;
+use crate::quantize::Precision;
 use crate::samples::Samples;
 use crate::session::Session;
 use crate::tensor::DType;
@@ -12,24 +11,26 @@ use crate::tensor::DType;
 /// Samples that the noise of each node is measured on: means over that many texts stand still.
 const SAMPLES: usize = 64;
 
-/// The error that int8 brings into one node's output.
+/// The error that rounding brings into one node's output.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Noise {
     /// The value that the node writes.
     pub node: String,
     /// Power of the output over the power of its error, in dB, where the node reads the same in f32
-    /// and in int8.
+    /// and rounded.
     pub signal_to_noise_db: f64,
-    /// Whether it was put back to f32.
-    pub stays_f32: bool,
+    /// What it was packed in.
+    pub stored_as: Precision,
 }
 
 /// One attempt to hold the gate.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Round {
-    /// Nodes that stay f32, the noisiest first.
-    pub stays_f32: usize,
-    /// Accuracy or correlation, 0 to 1.
+    /// Nodes that were put back, the noisiest first,
+    pub put_back: usize,
+    /// to this; all others are in what was asked for, or what came before this.
+    pub to: Precision,
+    /// Accuracy, correlation or agreement, 0 to 1.
     pub score: f64,
     /// Share of the multiply-accumulates that run in int8, 0 to 1.
     pub int8_mac_share: f64,
@@ -40,29 +41,20 @@ pub struct Round {
 pub struct Repair {
     /// The attempts, in order; the last one was packed.
     pub rounds: Vec<Round>,
-    /// Every node that has a form in int8, the noisiest first.
+    /// Every node that could be put back in the last attempts, the noisiest first.
     pub nodes: Vec<Noise>,
 }
 
-/// How many nodes to put back after `stay` were not enough: twice as many, at most `all`; `None` where
-/// all but the last are back already and nothing would be int8.
-pub(crate) fn next(stay: usize, all: usize) -> Option<usize> {
-    let more = (2 * stay).max(1).min(all.saturating_sub(1));
-    (more > stay).then_some(more)
+/// How many nodes to put back after `back` were not enough: twice as many, at most `all`; `None` where
+/// they are back already.
+pub(crate) fn next(back: usize, all: usize) -> Option<usize> {
+    let more = (2 * back).max(1).min(all);
+    (more > back).then_some(more)
 }
 
-/// The names of the `count` noisiest nodes, which are marked as such.
-pub(crate) fn put_back(nodes: &mut [Noise], count: usize) -> BTreeSet<String> {
-    for (place, noise) in nodes.iter_mut().enumerate() {
-        noise.stays_f32 = place < count;
-    }
-    nodes[..count].iter().map(|noise| noise.node.clone()).collect()
-}
-
-/// An optimized graph with a twin beside every node that has a form in int8, and the names of these nodes.
-/// The twin reads what the node reads; its output, named by [`twin_of`], is to be int8.
-pub(crate) fn with_twins(graph: &Graph) -> (Graph, Vec<String>) {
-    let names = quantize::quantizable(graph);
+/// An optimized graph with a twin beside each node of `names`. The twin reads what the node reads; its
+/// output, named by [`twin_of`], is to be rounded.
+pub(crate) fn with_twins(graph: &Graph, names: &[String]) -> Graph {
     let mut twins = graph.clone();
     twins.nodes = Vec::with_capacity(graph.nodes.len() + names.len());
     for node in &graph.nodes {
@@ -76,19 +68,24 @@ pub(crate) fn with_twins(graph: &Graph) -> (Graph, Vec<String>) {
     }
     let outputs = names.iter().flat_map(|name| [name.clone(), twin_of(name)]);
     twins.outputs = outputs.map(|name| ValueSpec::new(&name, DType::F32, &[])).collect();
-    (twins, names)
+    twins
 }
 
 fn twin_of(node: &str) -> String {
-    format!("{node}.int8-twin")
+    format!("{node}.twin")
 }
 
-/// The noise of each node of `session`, which runs a graph [`with_twins`], on the first
+/// The noise of each node of `session`, which runs a graph [`with_twins`] in `precision`, on the first
 /// `samples`; the noisiest first.
 ///
 /// # Errors
 /// Those of running the model.
-pub(crate) fn noise(session: &Session, names: &[String], samples: &Samples) -> Result<Vec<Noise>> {
+pub(crate) fn noise(
+    session: &Session,
+    names: &[String],
+    precision: Precision,
+    samples: &Samples,
+) -> Result<Vec<Noise>> {
     // Per node: power of the signal, power of the error.
     let mut powers = vec![[0.0_f64; 2]; names.len()];
     for input in samples.inputs(session, SAMPLES)? {
@@ -106,7 +103,7 @@ pub(crate) fn noise(session: &Session, names: &[String], samples: &Samples) -> R
         node: name.clone(),
         signal_to_noise_db: 10.0
             * (signal.max(f64::MIN_POSITIVE) / error.max(f64::MIN_POSITIVE)).log10(),
-        stays_f32: false,
+        stored_as: precision,
     };
     let mut nodes: Vec<Noise> = names.iter().zip(powers).map(noise).collect();
     nodes.sort_by(|a, b| a.signal_to_noise_db.total_cmp(&b.signal_to_noise_db));
@@ -118,14 +115,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn twice_as_many_are_put_back_but_never_all() {
-        let mut stay = 0;
+    fn twice_as_many_are_put_back_until_all_are() {
+        let mut back = 0;
         let mut steps = Vec::new();
-        while let Some(more) = next(stay, 7) {
-            stay = more;
-            steps.push(stay);
+        while let Some(more) = next(back, 7) {
+            back = more;
+            steps.push(back);
         }
-        assert_eq!(steps, [1, 2, 4, 6]);
-        assert_eq!(next(0, 1), None);
+        assert_eq!(steps, [1, 2, 4, 7]);
+        assert_eq!(next(0, 0), None);
     }
 }

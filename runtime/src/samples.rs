@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::evaluate::Examples;
+use crate::evaluate::{Examples, Row, Table};
 use crate::npy;
 use crate::session::Session;
 use crate::tensor::Tensor;
@@ -41,15 +41,19 @@ impl From<Examples> for Samples {
 }
 
 impl Samples {
-    /// Reads the texts or windows of a file (see [`Examples::read`]), or a folder with one file
-    /// `NAME.npy` for each input, whose first axis counts the examples: `[examples, ..]`.
+    /// Reads the rows of a `.npy` `[examples, ..]`; or the texts of a table with a column `text`, or
+    /// `sentence1` and `sentence2`; or a folder with one file `NAME.npy` for each input, `[examples, ..]`.
+    /// Labels, where there are any, are not looked at.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Data`] where a file does not read, or the files of a folder hold
     /// different numbers of examples.
     pub fn read(path: &Path) -> Result<Samples> {
         if !path.is_dir() {
-            return Ok(Examples::read(path)?.into());
+            return match path.extension().is_some_and(|extension| extension == "npy") {
+                true => Ok(Samples::Windows(rows(&npy::read(path)?)?)),
+                false => Samples::read_table(path),
+            };
         }
         let mut samples: Option<Vec<BTreeMap<String, Tensor>>> = None;
         for entry in std::fs::read_dir(path).map_err(Error::io("read", path))? {
@@ -81,6 +85,22 @@ impl Samples {
                 got: "none with an example".to_owned(),
             }),
         }
+    }
+
+    fn read_table(path: &Path) -> Result<Samples> {
+        let table = Table::read(path)?;
+        let columns = [table.column("text"), table.column("sentence1"), table.column("sentence2")];
+        let texts = match columns {
+            [Some(text), ..] => vec![text],
+            [None, Some(first), Some(second)] => vec![first, second],
+            _ => {
+                let expected = "a column `text`, or `sentence1` and `sentence2`";
+                return Err(table.refuse(0, expected, "others"));
+            }
+        };
+        let of_row =
+            |row: &Row| texts.iter().map(|&text| row.fields[text].clone()).collect::<Vec<_>>();
+        Ok(Samples::Texts(table.rows.iter().flat_map(of_row).collect()))
     }
 
     /// At most `most` inputs for the model of `session`.

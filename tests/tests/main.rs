@@ -12,6 +12,7 @@ mod fit;
 mod golden;
 mod hostile;
 mod operators;
+mod quantization;
 mod serve;
 mod text;
 mod trust;

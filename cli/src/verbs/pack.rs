@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use dram_runtime::calibrate::Calibration;
 use dram_runtime::optimize::PassReport;
-use dram_runtime::pack::{DEFAULT_MAX_DROP, PackOptions, PackReport, pack};
+use dram_runtime::pack::{Calibrate, DEFAULT_MAX_DROP, PackOptions, PackReport, pack};
 use dram_runtime::plan::Size;
 use dram_runtime::repair::Repair;
 use dram_runtime::{Precision, Task};
@@ -49,11 +50,22 @@ pub(crate) struct Pack {
     shape: Vec<(String, Vec<usize>)>,
 
     /// Numbers that weights are stored and multiplied in
-    #[arg(long, default_value = "int8", value_parser = PossibleValuesParser::new(["f32", "int8"])
+    #[arg(long, default_value = "int8", value_parser = PossibleValuesParser::new(["f32", "int8", "int8-static"])
         .try_map(|name| name.parse::<Precision>()))]
     precision: Precision,
 
-    /// Measure f32 and the packed precision on this TSV, or `.npy` with labels, as `dram eval` takes it
+    /// Inputs whose activations set the ranges of `int8-static`: a TSV of texts, a `.npy`, or a folder of them
+    #[arg(long, value_name = "DATA", required_if_eq("precision", "int8-static"))]
+    calibrate: Option<PathBuf>,
+
+    /// How a range is chosen from the activations
+    #[arg(long, requires = "calibrate", default_value = "mse",
+        value_parser = PossibleValuesParser::new(["min-max", "percentile", "entropy", "mse"])
+        .try_map(|name| name.parse::<Calibration>()))]
+    calibration: Calibration,
+
+    /// Measure f32 and the packed precision on this: labelled as for `dram eval`, or inputs alone, on which
+    /// it is to answer as f32 does
     #[arg(long, value_name = "DATA")]
     eval: Option<PathBuf>,
 
@@ -85,6 +97,10 @@ impl Pack {
             shapes: shapes(&self.shape),
             heap: Some(&ALLOCATOR),
             precision: self.precision,
+            calibrate: self
+                .calibrate
+                .clone()
+                .map(|data| Calibrate { data, calibration: self.calibration }),
             evaluate: self.eval.clone(),
             max_drop: self.max_drop,
             require_int8: self.require_int8,
@@ -103,8 +119,14 @@ impl Pack {
             row("executor", executor(report.executor, report.operators)),
             row("int8 MACs", percent(report.int8_mac_share)),
         ];
-        rows.extend(report.f32_score.map(|score| row("score in f32", percent(score))));
-        rows.extend(report.score.map(|score| row("score as packed", percent(score))));
+        rows.extend(report.calibrated.map(|it| {
+            let value = format!("{} on {} examples", it.calibration, it.samples);
+            row("calibration", value)
+        }));
+        let measure = report.measure.unwrap_or_default();
+        let score = |what: &str, score| row(&format!("{measure} {what}"), percent(score));
+        rows.extend(report.f32_score.map(|it| score("in f32", it)));
+        rows.extend(report.score.map(|it| score("as packed", it)));
         let rewrites = |it: &PassReport| row(&format!("pass {}", it.pass), it.rewrites.to_string());
         rows.extend(report.passes.iter().map(rewrites));
         let tract = report.left_to_tract.as_ref();
@@ -115,18 +137,22 @@ impl Pack {
     }
 }
 
-/// What was put back to f32, attempt by attempt and node by node.
+/// What was put back, attempt by attempt and node by node.
 fn repaired(repair: &Repair) -> String {
     let percent = |share: f64| format!("{:.2} %", 100.0 * share);
     let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
-    let mut rounds = vec![row(["nodes in f32", "score", "int8 MACs"])];
+    let mut rounds = vec![row(["nodes put back", "score", "int8 MACs"])];
     rounds.extend(repair.rounds.iter().map(|round| {
-        vec![round.stays_f32.to_string(), percent(round.score), percent(round.int8_mac_share)]
+        let back = match round.put_back {
+            0 => format!("none, all {}", round.to),
+            count => format!("{count} to {}", round.to),
+        };
+        vec![back, percent(round.score), percent(round.int8_mac_share)]
     }));
     let mut nodes = vec![row(["node", "signal to noise", "stored as"])];
     nodes.extend(repair.nodes.iter().map(|noise| {
-        let stored = if noise.stays_f32 { "f32" } else { "int8" };
-        vec![noise.node.clone(), format!("{:.1} dB", noise.signal_to_noise_db), stored.to_owned()]
+        let signal = format!("{:.1} dB", noise.signal_to_noise_db);
+        vec![noise.node.clone(), signal, noise.stored_as.to_string()]
     }));
     format!("\n{}\n{}\n", table(&rounds), table(&nodes))
 }

@@ -20,6 +20,17 @@ impl Default for RowScale {
     }
 }
 
+impl RowScale {
+    /// The steps that reach from `least` to `most`, widened to hold zero (ONNX: `DynamicQuantizeLinear`).
+    #[inline(always)]
+    pub fn spanning(least: f32, most: f32) -> RowScale {
+        // Zero must be exactly representable.
+        let (least, most) = (least.min(0.0), most.max(0.0));
+        let scale = step_of(most - least, 255.0);
+        RowScale { scale, zero_point: round_to_u8(-least / scale, 0) }
+    }
+}
+
 /// `weights [k, n]` as int8 in -127..127 with one scale a column, zero standing for zero:
 /// `(w / scale)` rounded half to even, `scale` the largest magnitude of the column over 127. A column of
 /// zeros has scale one; a NaN becomes zero.
@@ -88,10 +99,7 @@ pub fn quantize_with(cpu: Cpu, x: &[f32], k: usize, range: RowScale, quantized: 
 
 #[inline(always)]
 fn range_of(values: &[f32]) -> RowScale {
-    // Zero must be exactly representable, so the range is widened to hold it.
-    let (least, most) = (lanes::min(values, 0.0), lanes::max(values, 0.0));
-    let scale = step_of(most - least, 255.0);
-    RowScale { scale, zero_point: round_to_u8(-least / scale, 0) }
+    RowScale::spanning(lanes::min(values, 0.0), lanes::max(values, 0.0))
 }
 
 /// `range / steps`, or one where that is no positive number.

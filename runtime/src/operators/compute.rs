@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Embedding, Linear, Needs, Norm, Table, heads_of};
+use super::{Embedding, Int8, Linear, Needs, Norm, Table, heads_of};
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::kernels::{
@@ -141,7 +141,7 @@ impl Machine {
             Packed::F32(weights) => self.threads.split(rows, TILE_ROWS, out, |rows, out| {
                 kernels::linear_f32(cpu, &x[columns(&rows, k)], &weights, epilogue(&rows), out);
             }),
-            Packed::Int8(weights) => {
+            Packed::Int8(weights, range) => {
                 let width = quantized_width(k);
                 let quantized = RowsMut::new(&mut scratch.quantized[..rows * width], width);
                 let scales = RowsMut::new(&mut scratch.row_scales[..rows], 1);
@@ -150,7 +150,14 @@ impl Machine {
                     TILE_ROWS,
                     (out, quantized, scales),
                     |rows, (out, quantized, scales)| {
-                        kernels::quantize_rows(cpu, &x[columns(&rows, k)], k, quantized, scales);
+                        let x = &x[columns(&rows, k)];
+                        match range {
+                            None => kernels::quantize_rows(cpu, x, k, quantized, scales),
+                            Some(range) => {
+                                kernels::quantize_with(cpu, x, k, range, quantized);
+                                scales.fill(range);
+                            }
+                        }
                         kernels::linear_i8(cpu, quantized, scales, &weights, epilogue(&rows), out);
                     },
                 );
@@ -163,9 +170,10 @@ impl Machine {
         let bias = self.values(layer.bias);
         let packed = match layer.int8 {
             None => PackedF32::new(self.values(layer.panels), bias, k, n).map(Packed::F32),
-            Some((sums, scales)) => {
-                let (panels, sums) = (self.values(layer.panels), self.values(sums));
-                PackedI8::new(panels, sums, self.values(scales), bias, k, n).map(Packed::Int8)
+            Some(Int8 { column_sums, scales, rows }) => {
+                let (panels, sums) = (self.values(layer.panels), self.values(column_sums));
+                let weights = PackedI8::new(panels, sums, self.values(scales), bias, k, n);
+                weights.map(|weights| Packed::Int8(weights, rows))
             }
         };
         packed.expect("parsing checked the extents of all weights")
@@ -218,7 +226,8 @@ impl Machine {
 
 enum Packed<'a> {
     F32(PackedF32<'a>),
-    Int8(PackedI8<'a>),
+    /// With the range of the input, where it was calibrated.
+    Int8(PackedI8<'a>, Option<RowScale>),
 }
 
 /// The elements of `rows` in a matrix of that width.

@@ -70,9 +70,18 @@ pub(crate) struct Linear {
     pub(crate) n: usize,
     pub(crate) panels: Extent,
     pub(crate) bias: Extent,
-    /// Column sums and scales of int8 panels.
-    pub(crate) int8: Option<(Extent, Extent)>,
+    /// What int8 panels need besides.
+    pub(crate) int8: Option<Int8>,
     pub(crate) activation: Activation,
+}
+
+/// What stands beside int8 panels.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Int8 {
+    pub(crate) column_sums: Extent,
+    pub(crate) scales: Extent,
+    /// How the rows of the input are rounded, where that was calibrated; else each in a range of its own.
+    pub(crate) rows: Option<RowScale>,
 }
 
 /// Arithmetic of one run.

@@ -1,11 +1,11 @@
 //! Everything that a kernel relies on, checked once: constants of the right type and extent. What passes
 //! can then run without looking again.
 
-use super::{Embedding, Linear, Norm, Operator, Table};
+use super::{Embedding, Int8, Linear, Norm, Operator, Table};
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
-use crate::graph::{DRAM_DOMAIN, Node};
-use crate::kernels::{Activation, PANEL};
+use crate::graph::{Attribute, DRAM_DOMAIN, Node};
+use crate::kernels::{Activation, PANEL, RowScale};
 use crate::manifest::Extent;
 use crate::tensor::DType;
 
@@ -113,13 +113,28 @@ impl Stored<'_> {
             let panels = shaped(1, DType::I8, &[count, k.div_ceil(4), PANEL, 4])?;
             let sums = shaped(2, DType::I32, &[columns])?;
             let scales = shaped(3, DType::F32, &[columns])?;
-            (panels, shaped(4, DType::F32, &[columns])?, Some((sums, scales)))
+            let int8 = Int8 { column_sums: sums, scales, rows: self.rows()? };
+            (panels, shaped(4, DType::F32, &[columns])?, Some(int8))
         } else {
             let panels = shaped(1, DType::F32, &[count, k, PANEL])?;
             (panels, shaped(2, DType::F32, &[columns])?, None)
         };
         let activation = self.activation()?;
         Ok(Operator::Linear(Linear { k, n, panels, bias, int8, activation }))
+    }
+
+    /// The calibrated range of the input: `x_scale` and `x_zero_point`, or neither.
+    fn rows(&self) -> Result<Option<RowScale>> {
+        let attribute = |name: &str| self.node.attributes.get(name);
+        match (attribute("x_scale"), attribute("x_zero_point")) {
+            (None, None) => Ok(None),
+            (Some(&Attribute::Float(scale)), Some(&Attribute::Int(zero_point)))
+                if scale.is_normal() && scale > 0.0 && u8::try_from(zero_point).is_ok() =>
+            {
+                Ok(Some(RowScale { scale, zero_point: zero_point as u8 }))
+            }
+            _ => Err(self.refuse("`x_scale` above 0 with `x_zero_point` 0 to 255", "others")),
+        }
     }
 
     /// A positive integer attribute.

@@ -417,6 +417,16 @@ impl Session {
         &self.graph.outputs
     }
 
+    /// The graph, as it is stored.
+    pub(crate) fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Whether its outputs are tensors, not labels or text vectors.
+    pub(crate) fn is_raw(&self) -> bool {
+        self.manifest().task == Task::Raw
+    }
+
     /// What it takes from memory at most.
     pub fn plan(&self) -> &Plan {
         &self.plan

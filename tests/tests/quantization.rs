@@ -1,0 +1,86 @@
+//! `dram pack` in each precision: what it demands, reports, and refuses.
+
+use std::path::Path;
+
+use dram_runtime::{Tensor, npy};
+use tempfile::tempdir;
+
+use crate::dram::{dram, golden, text};
+
+/// A folder with 24 sequences of 16 ids for the tiny encoder, and masks that keep them all.
+fn sequences(folder: &Path) -> String {
+    let data = folder.join("sequences");
+    std::fs::create_dir(&data).expect("a folder");
+    let ids: Vec<i64> = (0..24 * 16).map(|place: i64| 1 + place * place % 95).collect();
+    let write = |name: &str, values: &[i64]| {
+        npy::write(&data.join(name), &Tensor::from_i64(&[24, 16], values)).expect("written");
+    };
+    write("input_ids.npy", &ids);
+    write("attention_mask.npy", &[1; 24 * 16]);
+    text(&data)
+}
+
+#[test]
+fn static_int8_is_calibrated_and_held_to_what_f32_answers() {
+    let folder = tempdir().expect("a folder");
+    let (model, data) = (text(&golden("tiny.onnx")), sequences(folder.path()));
+    let bundle = text(&folder.path().join("tiny.dram"));
+    let pack = |calibration: &str| {
+        let call = ["pack", &model, "-o", &bundle, "--task", "raw", "--precision", "int8-static"];
+        let data = ["--calibrate", &data, "--calibration", calibration, "--eval", &data, "--json"];
+        dram(&[&call[..], &["--max-drop", "10"], &data].concat()).expect(0).json()
+    };
+    for calibration in ["min-max", "percentile", "entropy", "mse"] {
+        let report = pack(calibration);
+        assert_eq!(report["precision"], "int8-static", "{report}");
+        assert_eq!(report["calibrated"]["calibration"], calibration, "{report}");
+        assert_eq!(report["calibrated"]["samples"], 24, "{report}");
+        assert_eq!(report["measure"], "agreement", "{report}");
+        assert_eq!(report["f32_score"], 1.0, "{report}");
+        assert!(report["int8_mac_share"].as_f64().is_some_and(|share| share > 0.5), "{report}");
+        // What is inside runs here as it did when it was packed.
+        dram(&["verify", &bundle]).expect(0);
+    }
+}
+
+#[test]
+fn static_int8_without_data_is_a_usage_error() {
+    let model = text(&golden("tiny.onnx"));
+    let call = ["pack", &model, "-o", "x", "--task", "raw", "--precision", "int8-static"];
+    assert!(dram(&call).expect(2).stderr.contains("--calibrate"));
+}
+
+/// What costs too much is put back to a range for each row, and the report says so; what costs too much even so
+/// is refused.
+#[test]
+fn a_gate_that_static_int8_misses_is_held_by_finer_ranges_or_refused() {
+    let folder = tempdir().expect("a folder");
+    let (model, data) = (text(&golden("tiny.onnx")), sequences(folder.path()));
+    let bundle = folder.path().join("tiny.dram");
+    // Ranges of one sequence of one token, within which hardly another sequence keeps.
+    let narrow = folder.path().join("narrow");
+    std::fs::create_dir(&narrow).expect("a folder");
+    for name in ["input_ids.npy", "attention_mask.npy"] {
+        npy::write(&narrow.join(name), &Tensor::from_i64(&[1, 1], &[1])).expect("written");
+    }
+    let pack = |points: &str| {
+        let (bundle, narrow) = (text(&bundle), text(&narrow));
+        let call = ["pack", &model, "-o", &bundle, "--task", "raw", "--precision", "int8-static"];
+        let gate = ["--calibrate", &narrow, "--eval", &data, "--max-drop", points, "--json"];
+        dram(&[&call[..], &gate].concat())
+    };
+    let refused = pack("0").expect(1);
+    assert!(refused.stderr.contains("points less, allowed 0 points"), "{refused:?}");
+    assert!(!bundle.exists(), "nothing is written");
+    let report = pack("5").expect(0).json();
+    let rounds = report["repair"]["rounds"].as_array().expect("rounds");
+    let [first, .., last] = &rounds[..] else { panic!("two rounds at least: {report}") };
+    assert_eq!((&first["put_back"], &first["to"]), (&0.into(), &"int8-static".into()));
+    assert_eq!(last["to"], "int8");
+    assert!(first["score"].as_f64() < Some(0.95) && last["score"].as_f64() >= Some(0.95));
+    let nodes = report["repair"]["nodes"].as_array().expect("nodes");
+    let back = nodes.iter().filter(|node| node["stored_as"] == "int8").count();
+    assert_eq!(last["put_back"], back, "{report}");
+    let noise = |node: &serde_json::Value| node["signal_to_noise_db"].as_f64();
+    assert!(nodes.is_sorted_by(|a, b| noise(a) <= noise(b)), "the noisiest first: {report}");
+}
