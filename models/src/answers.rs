@@ -77,7 +77,8 @@ impl Answers {
     }
 }
 
-fn accuracy(predicted: &[usize], labels: &[usize], classes: usize) -> Accuracy {
+/// How right `predicted` is, where `labels` are due, of so many `classes`.
+pub(crate) fn accuracy(predicted: &[usize], labels: &[usize], classes: usize) -> Accuracy {
     let (mut right, mut given, mut due) = (vec![0; classes], vec![0; classes], vec![0; classes]);
     for (&predicted, &label) in predicted.iter().zip(labels) {
         given[predicted] += 1;

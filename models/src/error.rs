@@ -72,6 +72,17 @@ pub enum Error {
         got: String,
     },
 
+    /// A file of signals does not hold what the recipe says.
+    #[error("`{}`: expected {expected}, got {got}", path.display())]
+    Signals {
+        /// The file, or the folder of files.
+        path: PathBuf,
+        /// What should be there.
+        expected: String,
+        /// What is.
+        got: String,
+    },
+
     /// The teacher's tokenizer cannot be used or cut.
     #[error("tokenizer: {reason}; distillation needs a BERT WordPiece `tokenizer.json`")]
     Tokenizer {

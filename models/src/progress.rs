@@ -12,6 +12,8 @@ pub enum Stage {
     Answers,
     /// The student learns from the answers.
     Student,
+    /// The same student learns from the labels alone, for comparison.
+    Baseline,
 }
 
 impl Stage {
@@ -21,6 +23,7 @@ impl Stage {
             Stage::Teacher => "teacher",
             Stage::Answers => "answers",
             Stage::Student => "student",
+            Stage::Baseline => "baseline",
         }
     }
 }

@@ -27,6 +27,11 @@ impl Random {
         ((self.word() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
     }
 
+    /// Uniform between -1 and 1.
+    pub(crate) fn signed(&mut self) -> f32 {
+        (2.0 * self.uniform() - 1.0) as f32
+    }
+
     /// Uniform over the numbers below `limit`, which is above 0. The bias of the remainder is below
     /// `limit / 2^64`.
     pub(crate) fn below(&mut self, limit: usize) -> usize {

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Holds an exported encoder to onnx.checker, onnxruntime and its trainer.
+"""Holds exported students to onnx.checker, onnxruntime and their trainer.
 
-    make.py                 checks tiny.onnx and writes tiny.json, which the golden test reads
+    make.py                 checks tiny.onnx, window.onnx, sound.onnx and image.onnx, and writes the .json
+                            beside each, which the golden tests read
     make.py --check FOLDER  checks student.onnx and golden.json in the folder of a distillation
 
-Needs the packages onnx and onnxruntime. tiny.onnx and tiny.trainer.json come from
-`cargo test -p dram-models write_the_golden_encoder -- --ignored`.
+Needs the packages onnx and onnxruntime. The models and their .trainer.json come from
+`cargo test -p dram-models write_the_golden -- --ignored`.
 """
 
 import json
@@ -50,12 +51,41 @@ def compare(path, trainer):
     return rows, alone
 
 
+def compare_signals(path, trainer):
+    """The logits of every signal; they are the same alone and side by side."""
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    rows = trainer["rows"]
+    signals = numpy.array([row["signal"] for row in rows], dtype=numpy.float32)
+    signals = signals.reshape([len(rows), *trainer["shape"]])
+    expected = numpy.array([row["logits"] for row in rows])
+    alone = [session.run(["logits"], {"signal": row[None]})[0][0] for row in signals]
+    together = session.run(["logits"], {"signal": signals})[0]
+    for name, logits in (("alone", alone), ("together", together)):
+        difference = float(numpy.abs(numpy.array(logits) - expected).max())
+        print(f"{path.name}, rows {name}: onnxruntime differs from the trainer by {difference:.1e}")
+        if not difference <= TOLERANCE:
+            sys.exit(f"above the tolerance of {TOLERANCE}")
+    return alone
+
+
 def main():
     here = pathlib.Path(__file__).parent
     if sys.argv[1:2] == ["--check"]:
         folder = pathlib.Path(sys.argv[2])
-        compare(folder / "student.onnx", json.loads((folder / "golden.json").read_text()))
+        trainer = json.loads((folder / "golden.json").read_text())
+        check = compare_signals if "shape" in trainer else compare
+        check(folder / "student.onnx", trainer)
         return
+    for name in ("window", "sound", "image"):
+        trainer = json.loads((here / f"{name}.trainer.json").read_text())
+        answers = compare_signals(here / f"{name}.onnx", trainer)
+        rows = [
+            {"signal": row["signal"], "onnxruntime": [float(x) for x in logits]}
+            for row, logits in zip(trainer["rows"], answers)
+        ]
+        golden = {"shape": trainer["shape"], "rows": rows}
+        (here / f"{name}.json").write_text(json.dumps(golden) + "\n")
     trainer = json.loads((here / "tiny.trainer.json").read_text())
     rows, alone = compare(here / "tiny.onnx", trainer)
     golden = [

@@ -97,3 +97,32 @@ fn int8_keeps_the_likeliest_label() {
     }
     assert!(session.work(32).int8_mac_share() > 0.5);
 }
+
+/// Students of windows, of sound with its spectrum inside the graph, and of images.
+#[test]
+fn students_of_signals_agree_with_onnxruntime() {
+    for name in ["window", "sound", "image"] {
+        let file = std::fs::read_to_string(golden(&format!("{name}.json"))).expect(name);
+        let document: Value = serde_json::from_str(&file).expect("JSON");
+        let numbers = |value: &Value| -> Vec<f32> {
+            let numbers = value.as_array().expect("numbers").iter();
+            numbers.map(|number| number.as_f64().expect("a number") as f32).collect()
+        };
+        let extents = document["shape"].as_array().expect("extents").iter();
+        let shape: Vec<usize> = std::iter::once(1)
+            .chain(extents.map(|extent| extent.as_u64().expect("an extent") as usize))
+            .collect();
+        let path = golden(&format!("{name}.onnx"));
+        let session = Session::open(&path, &Options::default()).expect(name);
+        for row in document["rows"].as_array().expect("rows") {
+            let signal = Tensor::from_f32(&shape, &numbers(&row["signal"]));
+            let outputs = session.run(&BTreeMap::from([("signal".to_owned(), signal)]));
+            let logits = outputs.expect(name)[0].1.to_f32().expect("f32 logits");
+            let expected = numbers(&row["onnxruntime"]);
+            assert_eq!(logits.len(), expected.len(), "{name}");
+            let differences = logits.iter().zip(&expected).map(|(a, b)| (a - b).abs());
+            let worst = differences.fold(0.0, f32::max);
+            assert!(worst <= TOLERANCE, "{name} differs by {worst}");
+        }
+    }
+}

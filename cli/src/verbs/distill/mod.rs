@@ -23,6 +23,14 @@ pub(crate) struct Distill {
     /// Continue from the checkpoint in the folder
     #[arg(long)]
     resume: bool,
+
+    /// Train the student on the labels alone too, to see what the teacher brought
+    #[arg(long)]
+    baseline: bool,
+
+    /// Draw everything random from this seed instead of the recipe's
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
 }
 
 #[cfg(not(feature = "distill"))]

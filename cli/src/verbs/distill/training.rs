@@ -3,13 +3,17 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result};
-use dram_models::{Error, Progress, Recipe, Report, Resume, Stage, distill};
+use anyhow::{Context, Result, ensure};
+use dram_models::signals::{self, Baseline};
+use dram_models::{Error, Progress, Recipe, Report, Resume, Stage, Task, distill};
 use indicatif::ProgressBar;
 
 use super::{Distill, malloc};
 use crate::Answer;
 use crate::output::{Output, table};
+
+/// Hears of every batch, and says whether there shall be another.
+type Tell<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
 
 /// Set by the first Ctrl-C; the next batch is the last.
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -17,30 +21,58 @@ static STOP: AtomicBool = AtomicBool::new(false);
 impl Distill {
     pub(crate) fn call(&self, output: &Output) -> Result<Answer> {
         malloc::keep_freed_memory();
-        let recipe = Recipe::load(&self.recipe)?;
-        let resume = if self.resume { Resume::Yes } else { Resume::No };
+        let task = Task::load(&self.recipe)?;
         stop_on_interrupt()?;
         let mut watch = Watch::new(output);
-        let report = distill(&recipe, &self.output, resume, &mut |progress| {
+        let mut tell = |progress| {
             watch.show(progress);
             if STOP.load(Ordering::Relaxed) {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
             }
-        });
+        };
+        let told = match task {
+            Task::Text(recipe) => self.texts(*recipe, &mut tell),
+            Task::Signals(recipe) => self.signals(*recipe, &mut tell),
+        };
         watch.bar.finish_and_clear();
-        match report {
-            Ok(report) => {
-                output.result(&summary(&report, self), &report)?;
+        match told {
+            Ok((text, report)) => {
+                output.result(&text, &report)?;
                 Ok(Answer::Yes)
             }
-            Err(stopped @ Error::Interrupted { .. }) => {
-                output.error(&stopped.into());
-                Ok(Answer::No)
-            }
-            Err(error) => Err(error.into()),
+            Err(error) => match error.downcast_ref() {
+                Some(Error::Interrupted { .. }) => {
+                    output.error(&error);
+                    Ok(Answer::No)
+                }
+                _ => Err(error),
+            },
         }
+    }
+
+    /// The result for people, and for scripts.
+    fn texts(&self, recipe: Recipe, tell: &mut Tell) -> Result<(String, serde_json::Value)> {
+        ensure!(!self.baseline, "`--baseline` is for recipes of signals (`[data] kind`)");
+        let recipe = Recipe { seed: self.seed.unwrap_or(recipe.seed), ..recipe };
+        let report = distill(&recipe, &self.output, self.resume(), tell)?;
+        Ok((summary(&report, self), serde_json::to_value(&report)?))
+    }
+
+    fn signals(
+        &self,
+        recipe: signals::Recipe,
+        tell: &mut Tell,
+    ) -> Result<(String, serde_json::Value)> {
+        let recipe = signals::Recipe { seed: self.seed.unwrap_or(recipe.seed), ..recipe };
+        let baseline = if self.baseline { Baseline::With } else { Baseline::Without };
+        let report = signals::distill(&recipe, &self.output, self.resume(), baseline, tell)?;
+        Ok((signals_summary(&report, self), serde_json::to_value(&report)?))
+    }
+
+    fn resume(&self) -> Resume {
+        if self.resume { Resume::Yes } else { Resume::No }
     }
 }
 
@@ -125,4 +157,39 @@ fn summary(report: &Report, distill: &Distill) -> String {
         100.0 * report.encoder_share,
         distill.output.join("student.onnx").display()
     )
+}
+
+fn signals_summary(report: &signals::Report, distill: &Distill) -> String {
+    let row = |name: &str, model: &signals::Model| {
+        vec![
+            name.to_owned(),
+            format!("{:.2} %", 100.0 * model.validation.accuracy),
+            model.parameters.to_string(),
+            model.multiply_adds.to_string(),
+        ]
+    };
+    let heading =
+        ["", "validation accuracy", "parameters", "multiply-adds"].map(str::to_owned).to_vec();
+    let alone = report.baseline.as_ref().map(|model| row("student from labels alone", model));
+    let rows: Vec<_> = [heading, row("teacher", &report.teacher), row("student", &report.student)]
+        .into_iter()
+        .chain(alone)
+        .collect();
+    format!(
+        "{}the student keeps {:.1} % of the accuracy with {:.1} % of the parameters\n{}{}\n",
+        table(&rows),
+        100.0 * report.retention,
+        100.0 * report.student.parameters as f64 / report.teacher.parameters as f64,
+        gain(report),
+        distill.output.join("student.onnx").display()
+    )
+}
+
+/// What the teacher brought, or that it brought nothing.
+fn gain(report: &signals::Report) -> String {
+    let Some(alone) = &report.baseline else { return String::new() };
+    match 100.0 * (report.student.validation.accuracy - alone.validation.accuracy) {
+        points if points > 0.0 => format!("the teacher brought it {points:.2} points\n"),
+        points => format!("warning: the teacher brought it nothing ({points:.2} points)\n"),
+    }
 }

@@ -1,0 +1,341 @@
+//! A recipe for signals, as one TOML file; `[data] kind` says which.
+//!
+//! As in recipes for texts, paths are relative to the recipe's own folder, a field that is not listed
+//! here is an error, and there are no defaults.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::seed::Random;
+use crate::signals::front::Front;
+use crate::signals::network::{Block, Convolutional};
+use crate::signals::vary::{Motion, Picture, Speech};
+
+/// A parsed and checked recipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Name of the student, for its graph and its report.
+    pub name: String,
+    /// Decides every random choice: first weights, varied copies, the order of the examples.
+    pub seed: u64,
+    /// What is taught.
+    pub data: Data,
+    /// How many varied copies of it.
+    pub copies: Copies,
+    /// Who teaches.
+    pub teacher: Learner,
+    /// Who learns.
+    pub student: Learner,
+    /// What the student is held to.
+    pub losses: Targets,
+    /// The file it was read from; relative paths start at its folder.
+    #[serde(skip)]
+    pub path: PathBuf,
+}
+
+/// Labelled signals, and how they may vary.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Data {
+    /// Windows of a sensor, from NumPy's `.npz`.
+    Windows(Windows),
+    /// Sound, from a folder of WAV files.
+    Sound(Sound),
+    /// Images in grey, from IDX files.
+    Images(Images),
+}
+
+/// `windows` f32 `[count, samples, channels]`, `labels` u8 and `subjects` u8 of one archive.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Windows {
+    /// The archive.
+    pub file: PathBuf,
+    /// Whose work it is and under which licence, for the report.
+    pub licence: String,
+    /// The names of the labels, in their order.
+    pub labels: Vec<String>,
+    /// Samples of a window.
+    pub samples: usize,
+    /// Numbers of a sample.
+    pub channels: usize,
+    /// Whose windows are measured on and never learned from.
+    pub validation_subjects: Vec<u8>,
+    /// How copies vary.
+    pub vary: Motion,
+}
+
+/// Files `{label}_{speaker}_{index}.wav` of one folder, 16 bits, mono.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sound {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Whose work it is and under which licence, for the report.
+    pub licence: String,
+    /// The names of the labels, in the order of the logits.
+    pub labels: Vec<String>,
+    /// Samples a second.
+    pub rate_hz: usize,
+    /// Samples of a recording: longer ones are cut, shorter ones end in silence.
+    pub samples: usize,
+    /// Samples of a frame of the spectrum.
+    pub frame: usize,
+    /// Samples from one frame to the next.
+    pub hop: usize,
+    /// Bands of the spectrum.
+    pub bands: usize,
+    /// The first and the last index that are measured on and never learned from.
+    pub validation_indices: [usize; 2],
+    /// How copies vary.
+    pub vary: Speech,
+}
+
+/// `train-images-idx3-ubyte.gz` and `train-labels-idx1-ubyte.gz` of one folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Images {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Whose work it is and under which licence, for the report.
+    pub licence: String,
+    /// The names of the labels, in their order.
+    pub labels: Vec<String>,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// How many of the images, the last ones, are measured on and never learned from.
+    pub validation_images: usize,
+    /// How copies vary.
+    pub vary: Picture,
+}
+
+/// Copies of every training example.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Copies {
+    /// Varied copies with the label of their original, for teacher and student.
+    pub labelled: usize,
+    /// Mixtures of two varied examples, for the student alone: only the teacher knows what they are.
+    pub mixed: usize,
+}
+
+/// A network and how it is trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Learner {
+    /// Its blocks, in order; the front end and the head follow from the data.
+    pub blocks: Vec<Block>,
+    /// How it is trained.
+    pub training: Training,
+}
+
+/// One training: AdamW under a learning rate that rises linearly, then falls as a cosine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Training {
+    /// Passes over the examples and their copies.
+    pub epochs: usize,
+    /// Examples a step.
+    pub batch: usize,
+    /// The highest learning rate.
+    pub learning_rate: f64,
+    /// Share of all steps during which the learning rate rises, in `[0, 1)`.
+    pub warmup: f64,
+    /// Decoupled weight decay; biases and normalizations are exempt.
+    pub weight_decay: f32,
+    /// Global norm to which gradients are cut.
+    pub clip_norm: f64,
+}
+
+/// Weights of the two terms of the student's loss, and the temperature of the first.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Targets {
+    /// Divides both sides' logits before the softmax.
+    pub temperature: f64,
+    /// Weight of the divergence from the teacher's softened distribution.
+    pub soft: f64,
+    /// Weight of the cross-entropy with the label, for examples that have one.
+    pub hard: f64,
+}
+
+impl Data {
+    /// The names of the labels in the order of the logits.
+    pub fn labels(&self) -> &[String] {
+        match self {
+            Data::Windows(Windows { labels, .. })
+            | Data::Sound(Sound { labels, .. })
+            | Data::Images(Images { labels, .. }) => labels,
+        }
+    }
+
+    /// Whose work it is and under which licence.
+    pub fn licence(&self) -> &str {
+        match self {
+            Data::Windows(Windows { licence, .. })
+            | Data::Sound(Sound { licence, .. })
+            | Data::Images(Images { licence, .. }) => licence,
+        }
+    }
+
+    /// The file or folder that it comes from.
+    pub fn place(&self) -> &PathBuf {
+        match self {
+            Data::Windows(Windows { file, .. }) => file,
+            Data::Sound(Sound { folder, .. }) | Data::Images(Images { folder, .. }) => folder,
+        }
+    }
+
+    /// The front end that a network needs for it.
+    pub fn front(&self) -> Front {
+        match *self {
+            Data::Windows(Windows { samples, channels, .. }) => {
+                Front::Windows { samples, channels }
+            }
+            Data::Sound(Sound { samples, rate_hz, frame, hop, bands, .. }) => {
+                Front::Sound { samples, rate_hz, frame, hop, bands }
+            }
+            Data::Images(Images { height, width, .. }) => Front::Image { height, width },
+        }
+    }
+
+    /// A varied copy of one example.
+    pub(crate) fn vary(&self, example: &[f32], random: &mut Random) -> Vec<f32> {
+        match self {
+            Data::Windows(Windows { vary, channels, .. }) => vary.vary(example, *channels, random),
+            Data::Sound(Sound { vary, .. }) => vary.vary(example, random),
+            Data::Images(Images { vary, width, .. }) => vary.vary(example, *width, random),
+        }
+    }
+
+    /// The first extent out of its range: its field, what is expected, what is there.
+    fn fault(&self) -> Option<(&'static str, String, usize)> {
+        let extents: Vec<(&'static str, usize, usize, usize)> = match *self {
+            Data::Windows(Windows { samples, channels, .. }) => {
+                vec![("data.samples", samples, 1, 65_536), ("data.channels", channels, 1, 4096)]
+            }
+            Data::Sound(Sound { rate_hz, samples, frame, hop, bands, .. }) => vec![
+                ("data.rate_hz", rate_hz, 1000, 192_000),
+                ("data.samples", samples, 16, 10_000_000),
+                ("data.frame", frame, 16, samples.min(16_384)),
+                ("data.hop", hop, 1, frame),
+                ("data.bands", bands, 1, frame / 2),
+            ],
+            Data::Images(Images { height, width, .. }) => {
+                vec![("data.height", height, 1, 4096), ("data.width", width, 1, 4096)]
+            }
+        };
+        let labels = ("data.labels", self.labels().len(), 2, 255);
+        let (field, got, least, most) = std::iter::once(labels)
+            .chain(extents)
+            .find(|(_, got, least, most)| !(least..=most).contains(&got))?;
+        Some((field, format!("{least} to {most}"), got))
+    }
+}
+
+impl Recipe {
+    /// Parses `text` as the recipe that stands at `path`.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] with line, field and the allowed fields where it does not parse,
+    /// [`Error::RecipeValue`] where a value is out of range.
+    pub fn parse(text: &str, path: &Path) -> Result<Recipe> {
+        let recipe: Recipe = toml::from_str(text).map_err(|error| Error::Recipe {
+            path: path.to_owned(),
+            reason: error.to_string().trim_end().to_owned(),
+        })?;
+        let recipe = Recipe { path: path.to_owned(), ..recipe };
+        recipe.check()?;
+        Ok(recipe)
+    }
+
+    /// Where a path of the recipe lies, seen from the working directory.
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        self.path.parent().unwrap_or(Path::new("")).join(path)
+    }
+
+    /// The sizes of the network that `learner` describes.
+    pub(crate) fn sizes(&self, learner: &Learner) -> Convolutional {
+        Convolutional {
+            front: self.data.front(),
+            blocks: learner.blocks.clone(),
+            labels: self.data.labels().len(),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let fault = |field, expected: &str, got: String| {
+            let (path, expected) = (self.path.clone(), expected.to_owned());
+            Err(Error::RecipeValue { path, field, expected, got })
+        };
+        if let Some((field, expected, got)) = self.data.fault() {
+            return fault(field, &expected, got.to_string());
+        }
+        for (field, learner) in
+            [("teacher.blocks", &self.teacher), ("student.blocks", &self.student)]
+        {
+            if let Some(block) = learner.blocks.iter().find(|block| !block.is_sound()) {
+                let expected =
+                    "blocks of 1 to 4096 `channels`, odd `kernel` up to 31, `stride` of 1 to 8";
+                return fault(field, expected, format!("{block:?}"));
+            }
+        }
+        for (field, learner) in
+            [("teacher.training", &self.teacher), ("student.training", &self.student)]
+        {
+            if let Some((expected, got)) = learner.training.fault() {
+                return fault(field, expected, got);
+            }
+        }
+        let Copies { labelled, mixed } = self.copies;
+        if labelled > 1000 || mixed > 1000 {
+            return fault("copies", "at most 1000 of each", format!("{labelled} and {mixed}"));
+        }
+        let Targets { temperature, soft, hard } = self.losses;
+        if !(0.1..=100.0).contains(&temperature) {
+            return fault("losses.temperature", "0.1 to 100", temperature.to_string());
+        }
+        let sound = [soft, hard].iter().all(|weight| (0.0..=1e6).contains(weight));
+        if !sound || soft <= 0.0 {
+            let expected = "weights of at least 0, `soft` above it";
+            return fault("losses", expected, format!("{soft} and {hard}"));
+        }
+        Ok(())
+    }
+}
+
+impl Training {
+    /// What is expected of the first value out of its range, and the value.
+    fn fault(&self) -> Option<(&'static str, String)> {
+        match self {
+            t if t.epochs == 0 => Some(("`epochs` of at least 1", "0".to_owned())),
+            t if t.batch < 2 => Some(("`batch` of at least 2", t.batch.to_string())),
+            t if !(t.learning_rate > 0.0 && t.learning_rate < 0.1) => {
+                Some(("`learning_rate` between 0 and 0.1", t.learning_rate.to_string()))
+            }
+            t if !(0.0..1.0).contains(&t.warmup) => {
+                Some(("`warmup` from 0 to below 1", t.warmup.to_string()))
+            }
+            t if !(0.0..1.0).contains(&t.weight_decay) => {
+                Some(("`weight_decay` from 0 to below 1", t.weight_decay.to_string()))
+            }
+            t if t.clip_norm.is_nan() || t.clip_norm <= 0.0 => {
+                Some(("`clip_norm` above 0", t.clip_norm.to_string()))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Block {
+    fn is_sound(&self) -> bool {
+        (1..=4096).contains(&self.channels)
+            && self.kernel.iter().all(|extent| extent % 2 == 1 && *extent <= 31)
+            && self.stride.iter().all(|step| (1..=8).contains(step))
+    }
+}
