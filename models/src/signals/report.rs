@@ -84,16 +84,14 @@ impl Report {
         let columns: Vec<&str> = models.iter().map(|(name, _)| *name).collect();
         let _ = writeln!(card, "| | {} |", columns.join(" | "));
         card += &format!("|---{}|\n", "|---".repeat(columns.len()));
-        let rows: [(&str, &dyn Fn(&Model) -> String); 4] = [
-            ("accuracy", &|model| percent(model.validation.accuracy)),
-            ("macro F1", &|model| percent(model.validation.macro_f1)),
-            ("parameters", &|model| model.parameters.to_string()),
-            ("multiply-adds", &|model| model.multiply_adds.to_string()),
-        ];
-        for (name, figure) in rows {
+        let mut row = |name: &str, figure: fn(&Model) -> String| {
             let figures: Vec<String> = models.iter().map(|(_, model)| figure(model)).collect();
             let _ = writeln!(card, "| {name} | {} |", figures.join(" | "));
-        }
+        };
+        row("accuracy", |model| percent(model.validation.accuracy));
+        row("macro F1", |model| percent(model.validation.macro_f1));
+        row("parameters", |model| model.parameters.to_string());
+        row("multiply-adds", |model| model.multiply_adds.to_string());
         let _ = write!(card, "\n## Lineage\n\n{}", self.lineage());
         card
     }
