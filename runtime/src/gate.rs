@@ -155,10 +155,10 @@ impl Gate<'_> {
             _ => quantize::quantizable(self.fused),
         };
         let twins = repair::with_twins(self.fused, &names);
-        let originals = names.iter().map(|name| (name.clone(), Precision::F32));
+        let forms = |name: &String| [(name.clone(), Precision::F32), (repair::twin_of(name), from)];
         let of_twins = Scheme {
             precision: from,
-            exceptions: originals.collect(),
+            exceptions: names.iter().flat_map(forms).collect(),
             ranges: scheme.ranges.clone(),
         };
         let prepared = prepare::pack(&twins, &[], &of_twins)?;

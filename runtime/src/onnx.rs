@@ -224,6 +224,9 @@ impl Reader<'_> {
     }
 
     fn tensor(&mut self, proto: &pb::TensorProto, place: &str) -> Result<Option<Tensor>> {
+        if let Some(tensor) = half_bytes(proto) {
+            return tensor.map(Some);
+        }
         let Some(dtype) = dtype(proto.data_type) else {
             self.findings.push(format!("{place}: element type {}", type_name(proto.data_type)));
             return Ok(None);
@@ -292,6 +295,35 @@ impl Reader<'_> {
             )
         })
     }
+}
+
+/// A constant of 4-bit integers as the same integers in 8 bits; `None` for any other type, and where it lies
+/// in another file. Two of them lie in a byte, the first one in its lower half (onnx.proto).
+fn half_bytes(proto: &pb::TensorProto) -> Option<Result<Tensor>> {
+    let dtype = match DataType::try_from(proto.data_type).ok()? {
+        DataType::Int4 => DType::I8,
+        DataType::Uint4 => DType::U8,
+        _ => return None,
+    };
+    let external = proto.data_location == Some(pb::tensor_proto::DataLocation::External as i32);
+    let shape = proto.dims.iter().map(|&extent| usize::try_from(extent).ok());
+    let shape: Vec<usize> = shape.collect::<Option<_>>().filter(|_| !external)?;
+    let count = shape.iter().try_fold(1_usize, |count, &extent| count.checked_mul(extent))?;
+    let bytes = match proto.raw_data.is_empty() {
+        true => proto.int32_data.iter().map(|&byte| byte as u8).collect(),
+        false => proto.raw_data.clone(),
+    };
+    let widen = |half: u8| match dtype {
+        // The sign is the highest of the four bits.
+        DType::I8 => ((half << 4) as i8 >> 4) as u8,
+        _ => half,
+    };
+    let mut halves: Vec<u8> =
+        bytes.iter().flat_map(|byte| [byte & 15, byte >> 4]).map(widen).collect();
+    if count % 2 == 1 {
+        halves.pop();
+    }
+    Some(Tensor::from_bytes(dtype, &shape, halves))
 }
 
 /// The bytes of a tensor that is stored in a typed field rather than in `raw_data`.

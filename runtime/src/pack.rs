@@ -12,7 +12,7 @@ use crate::gate::{Gate, Packed, Yardstick};
 use crate::golden;
 use crate::graph::{Dim, Graph};
 use crate::manifest::{Heap, Task};
-use crate::optimize::{self, PassReport};
+use crate::optimize::{self, PassReport, marks};
 use crate::prepare::{self, Prepared};
 use crate::quantize::{Precision, Scheme};
 use crate::repair::Repair;
@@ -131,7 +131,9 @@ pub fn pack(
     progress("optimizing");
     let mut fused = graph.clone();
     let passes = optimize::optimize(&mut fused);
-    let reference = prepare::pack(&fused, &passes, &Precision::F32.into())?;
+    // What another tool quantized is measured against the floats that its integers stand for.
+    let floats = marks::removed(&fused);
+    let reference = prepare::pack(&floats, &passes, &Precision::F32.into())?;
     let mut belongings = Belongings::read(&reference.graph, options)?;
     if options.sequences.is_none() {
         prepare::drop_impossible(&mut belongings.sequences, &reference)?;
@@ -149,12 +151,12 @@ pub fn pack(
     let (ranges, calibrated) = match options.precision {
         Precision::Int8Static => {
             progress("calibrating");
-            calibrate(&fused, &belongings, options.calibrate.as_ref())?
+            calibrate(&floats, &belongings, options.calibrate.as_ref())?
         }
-        Precision::F32 | Precision::Int8 => (Ranges::new(), None),
+        _ => (Ranges::new(), None),
     };
     let Packed { prepared, session, score, repair } = match options.precision {
-        Precision::F32 => {
+        Precision::F32 if floats == fused => {
             let session = reference_session;
             Packed { prepared: reference, session, score: f32_score, repair: None }
         }

@@ -32,12 +32,14 @@ pub struct Prepared {
     pub left_to_tract: Option<String>,
 }
 
-/// Reads an ONNX file and refuses, all at once, the operators that nothing here can run.
+/// Reads an ONNX file, one that another tool quantized as the float graph that it stands for, and refuses, all
+/// at once, the operators that nothing here can run.
 ///
 /// # Errors
 /// As [`Graph::read_onnx`]; [`Error::Unsupported`].
 pub fn read(path: &Path) -> Result<Graph> {
-    let graph = Graph::read_onnx(path)?;
+    let mut graph = Graph::read_onnx(path)?;
+    optimize::import::run(&mut graph);
     let findings = engine::unsupported(&graph);
     if findings.is_empty() {
         return Ok(graph);
@@ -305,6 +307,22 @@ mod tests {
             let cosine = crate::evaluate::cosine(&int8, &expected);
             // Steps of 1/127 and 1/255 of the largest magnitude.
             assert!(cosine >= 0.999, "{name}: cosine {cosine}");
+        }
+    }
+
+    #[test]
+    fn narrow_weights_compute_what_the_graph_says_as_nearly_as_their_steps_allow() {
+        // A step of 15 in groups of 24 to 32, and eleven bits.
+        for (precision, least) in [(Precision::Int4, 0.99), (Precision::F16, 0.999_999)] {
+            for (name, graph) in mixed().into_iter().filter(|(name, _)| *name != "lookup") {
+                let x = pattern(&crate::session::facts(&graph, 1)[0]);
+                let (_, expected) = outputs(&graph, Precision::F32, &x);
+                let (session, got) = outputs(&graph, precision, &x);
+                let share = session.work(1).int8_mac_share();
+                assert_eq!(share > 0.9, precision == Precision::Int4, "{name}: {share}");
+                let cosine = crate::evaluate::cosine(&got, &expected);
+                assert!(cosine >= least, "{name}, {precision}: cosine {cosine}");
+            }
         }
     }
 

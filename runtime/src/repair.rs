@@ -71,7 +71,8 @@ pub(crate) fn with_twins(graph: &Graph, names: &[String]) -> Graph {
     twins
 }
 
-fn twin_of(node: &str) -> String {
+/// The value that the twin of `node` writes.
+pub(crate) fn twin_of(node: &str) -> String {
     format!("{node}.twin")
 }
 

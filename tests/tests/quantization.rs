@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use dram_runtime::{Tensor, npy};
+use dram_runtime::{Options, Session, Tensor, npy};
+use serde_json::Value;
 use tempfile::tempdir;
 
 use crate::dram::{dram, golden, text};
@@ -81,6 +82,58 @@ fn a_gate_that_static_int8_misses_is_held_by_finer_ranges_or_refused() {
     let nodes = report["repair"]["nodes"].as_array().expect("nodes");
     let back = nodes.iter().filter(|node| node["stored_as"] == "int8").count();
     assert_eq!(last["put_back"], back, "{report}");
-    let noise = |node: &serde_json::Value| node["signal_to_noise_db"].as_f64();
+    let noise = |node: &Value| node["signal_to_noise_db"].as_f64();
     assert!(nodes.is_sorted_by(|a, b| noise(a) <= noise(b)), "the noisiest first: {report}");
+}
+
+/// Models that onnxruntime's quantizers made (`golden/quantized.py`) become integer nodes of ours, and answer as
+/// onnxruntime does.
+#[test]
+fn graphs_of_other_quantizers_run_on_integers_and_answer_alike() {
+    let file = std::fs::read_to_string(golden("quantized.json")).expect("golden/quantized.json");
+    let cases: Vec<Value> = serde_json::from_str(&file).expect("JSON");
+    let mut complaints = Vec::new();
+    for case in &cases {
+        let name = case["name"].as_str().expect("a name");
+        let numbers = |key: &str| -> Vec<f64> {
+            let list = case[key].as_array().expect("a list").iter();
+            list.map(|number| number.as_f64().expect("a number")).collect()
+        };
+        let shape: Vec<usize> = numbers("shape").into_iter().map(|it| it as usize).collect();
+        let values = numbers("values");
+        let input = match case["dtype"].as_str() {
+            Some("i64") => {
+                Tensor::from_i64(&shape, &values.iter().map(|&it| it as i64).collect::<Vec<_>>())
+            }
+            _ => Tensor::from_f32(&shape, &values.iter().map(|&it| it as f32).collect::<Vec<_>>()),
+        };
+        let model = golden(&format!("quantized/{name}.onnx"));
+        let options = Options {
+            shapes: vec![[(case["input"].as_str().expect("a name").to_owned(), shape)].into()],
+            ..Options::default()
+        };
+        let session = Session::open(&model, &options).expect(name);
+        let inputs = [(case["input"].as_str().expect("a name").to_owned(), input)].into();
+        let outputs = session.run(&inputs).expect(name);
+        let answers = outputs[0].1.to_f32().expect("f32");
+        let expected = numbers("onnxruntime");
+        let largest = expected.iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));
+        assert_eq!(answers.len(), expected.len(), "{name}");
+        let worst = |exact: &[f64]| {
+            let pairs = answers.iter().zip(exact);
+            pairs.map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max) / largest
+        };
+        let (distance, lost) = (worst(&expected), worst(&numbers("float")));
+        let share = session.work(1).int8_mac_share();
+        println!("{name}: {distance:.4} from onnxruntime, {lost:.4} from floats, int8 {share:.3}");
+        // onnxruntime rounds between operators where we do not, and has one range for all rows: a few
+        // steps of 255.
+        if distance > 0.05 {
+            complaints.push(format!("{name} is {distance:.4} from onnxruntime"));
+        }
+        if share < 0.9 && !name.ends_with("images") {
+            complaints.push(format!("{name} runs {share:.3} of its products on integers"));
+        }
+    }
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }

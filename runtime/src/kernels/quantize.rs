@@ -32,23 +32,35 @@ impl RowScale {
 }
 
 /// `weights [k, n]` as int8 in -127..127 with one scale a column, zero standing for zero:
-/// `(w / scale)` rounded half to even, `scale` the largest magnitude of the column over 127. A column of
-/// zeros has scale one; a NaN becomes zero.
+/// `(w / scale)` rounded half to even, `scale` as [`step_of_weights`] gives it. A NaN becomes zero.
 ///
 /// # Panics
 /// When `weights` is not `k * n` long.
 pub fn quantize_columns(weights: &[f32], k: usize, n: usize) -> (Vec<i8>, Vec<f32>) {
     assert_eq!(weights.len(), k * n, "the weights are [k, n]");
-    let rows = || weights.chunks_exact(n.max(1));
-    let mut largest = vec![0f32; n];
-    for row in rows() {
-        largest.iter_mut().zip(row).for_each(|(most, weight)| *most = most.max(weight.abs()));
-    }
-    let scales: Vec<f32> = largest.iter().map(|&most| step_of(most, 127.0)).collect();
-    let quantized = rows()
+    let column = |column: usize| weights.iter().skip(column).step_by(n.max(1)).copied();
+    let scales: Vec<f32> = (0..n).map(|index| step_of_weights(column(index))).collect();
+    let quantized = weights
+        .chunks_exact(n.max(1))
         .flat_map(|row| row.iter().zip(&scales))
         .map(|(weight, scale)| (weight / scale).round_ties_even().clamp(-127.0, 127.0) as i8);
     (quantized.collect(), scales)
+}
+
+/// The step that `weights` are rounded in: their largest magnitude over 127, or, where they lie on a grid of
+/// fewer steps already, the step of such a grid, so that what was rounded once is not moved again. One where
+/// all are zero.
+pub fn step_of_weights(weights: impl Iterator<Item = f32> + Clone) -> f32 {
+    // Of a step: what f32 loses of 127 steps and a product with another factor is below 1e-4.
+    const ON_GRID: f32 = 1e-3;
+    let largest = weights.clone().fold(0.0_f32, |most, weight| most.max(weight.abs()));
+    let whole = |step: f32| {
+        let off = |weight: f32| (weight / step - (weight / step).round_ties_even()).abs();
+        weights.clone().all(|weight| off(weight) < ON_GRID)
+    };
+    let grids = (1..=127).rev().map(|steps| step_of(largest, steps as f32));
+    let mut grids = grids.filter(|_| largest > 0.0);
+    grids.find(|&step| whole(step)).unwrap_or_else(|| step_of(largest, 127.0))
 }
 
 /// Each row of `x [m, k]` as `u8` in a range of its own (ONNX: `DynamicQuantizeLinear`, applied per row):
@@ -74,6 +86,20 @@ pub fn quantize_rows(cpu: Cpu, x: &[f32], k: usize, quantized: &mut [u8], rows: 
         }
     }
     per_cpu!(cpu, body(x: &[f32], k: usize, quantized: &mut [u8], rows: &mut [RowScale]))
+}
+
+/// The one range of all of `x` (ONNX: `DynamicQuantizeLinear`).
+pub fn range_of_tensor(cpu: Cpu, x: &[f32]) -> RowScale {
+    #[inline(always)]
+    fn body(x: &[f32], range: &mut RowScale) {
+        *range = range_of(x);
+    }
+    fn on(cpu: Cpu, x: &[f32], range: &mut RowScale) {
+        per_cpu!(cpu, body(x: &[f32], range: &mut RowScale))
+    }
+    let mut range = RowScale::default();
+    on(cpu, x, &mut range);
+    range
 }
 
 /// Every row of `x [m, k]` as `u8` in one range known beforehand (ONNX: `QuantizeLinear`): `quantized` is
@@ -147,6 +173,33 @@ fn round_to_u8(value: f32, zero_point: u8) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_rounded_once_is_not_moved_again() {
+        for most in [127_i8, 126, 115, 7, 1] {
+            let mut integers: Vec<i8> = (0..96_i32)
+                .map(|place| ((place * 37 % 127 - 63) as i8).clamp(-most, most))
+                .collect();
+            integers[7] = -most;
+            integers[8] = 1;
+            // A scale, and one that a later pass has multiplied into the floats.
+            for factor in [1.0, 0.176_776_7] {
+                let weights: Vec<f32> =
+                    integers.iter().map(|&it| f32::from(it) * 0.0123 * factor).collect();
+                let (again, scales) = quantize_columns(&weights, 96, 1);
+                for (again, weight) in again.iter().zip(&weights) {
+                    let moved = f32::from(*again) * scales[0] - weight;
+                    assert!(
+                        moved.abs() <= 1e-6 * most as f32 * factor,
+                        "{most}: {weight} by {moved}"
+                    );
+                }
+                // Few steps are as many steps of a finer grid; many are themselves.
+                assert!(most < 64 || again == integers, "{most}");
+            }
+        }
+        assert_eq!(step_of_weights([0.0; 3].into_iter()), 1.0);
+    }
 
     #[test]
     fn the_quick_division_rounds_as_division_does() {

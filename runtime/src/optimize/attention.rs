@@ -10,6 +10,7 @@
 //! computing it for an example mask -, heads of unequal widths, and cross-attention.
 
 use crate::graph::{Attribute, Graph, Node};
+use crate::optimize::marks;
 use crate::optimize::pattern::{Rewrite, View, rewrite_all};
 use crate::tensor::Tensor;
 
@@ -19,6 +20,7 @@ pub(super) fn run(graph: &mut Graph) -> usize {
 
 /// A linear layer seen through the reshape and transpose into heads.
 struct Heads<'a> {
+    layer: &'a Node,
     x: &'a str,
     weight: Vec<f32>,
     bias: Vec<f32>,
@@ -53,6 +55,7 @@ fn find(view: &View, index: usize) -> Option<Rewrite> {
             && other.heads == query.heads
             && other.weight.len() == query.weight.len()
             && other.rows == query.rows
+            && marks::alike(other.layer, query.layer)
     });
     if !alike {
         return None;
@@ -75,6 +78,7 @@ fn fused(index: usize, output: &str, mask: &str, parts: [Heads; 3], scale: f32) 
     let named = |part: &str| format!("{output}.qkv{part}");
     let linear =
         Node::fused("Linear", &[query.x, &named(".weight"), &named(".bias")], &[&named("")]);
+    let linear = marks::carry(query.layer, linear);
     let attention = Node::fused("Attention", &[&named(""), mask], &[output])
         .with("heads", Attribute::Int(query.heads as i64));
     Rewrite {
@@ -140,7 +144,7 @@ fn heads<'a>(view: &View<'a>, value: &str, permutation: &[i64; 4]) -> Option<Hea
     let (heads, head_width) = head_extents(view, reshape.input(1)?, width)?;
     (heads * head_width == width && bias.len() == width).then(|| {
         let weight = weight.to_f32()?;
-        Some(Heads { x: linear.input(0)?, weight, bias, rows, heads })
+        Some(Heads { layer: linear, x: linear.input(0)?, weight, bias, rows, heads })
     })?
 }
 

@@ -7,6 +7,7 @@
 //! consecutive rows of a constant table, and token types that the caller gives.
 
 use crate::graph::{Graph, Node};
+use crate::optimize::marks;
 use crate::optimize::pattern::{Rewrite, View, rewrite_all};
 use crate::tensor::{DType, Tensor};
 
@@ -19,7 +20,8 @@ fn find(view: &View, index: usize) -> Option<Rewrite> {
     let mut terms = Vec::new();
     flatten(view, sum.is("Add").then(|| sum.output())?, &mut terms);
     let lookup = terms.iter().position(|term| token_lookup(view, term).is_some())?;
-    let (words, ids) = token_lookup(view, terms.remove(lookup))?;
+    let lookup = terms.remove(lookup);
+    let (words, ids) = token_lookup(view, lookup)?;
     let width = *view.constant(words)?.shape().last()?;
     let positions = terms
         .into_iter()
@@ -28,6 +30,7 @@ fn find(view: &View, index: usize) -> Option<Rewrite> {
     let name = format!("{}.positions", sum.output());
     let rows = positions.len() / width;
     let node = Node::fused("Embed", &[ids, words, &name], &[sum.output()]);
+    let node = marks::carry(view.writer(lookup)?, node);
     let initializers = vec![(name, Tensor::from_f32(&[rows, width], &positions))];
     Some(Rewrite { initializers, ..Rewrite::new(index, node) })
 }

