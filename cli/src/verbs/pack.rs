@@ -50,7 +50,7 @@ pub(crate) struct Pack {
     shape: Vec<(String, Vec<usize>)>,
 
     /// Numbers that weights are stored and multiplied in
-    #[arg(long, default_value = "int8", value_parser = PossibleValuesParser::new(["f32", "int8", "int8-static"])
+    #[arg(long, default_value = "int8", value_parser = PossibleValuesParser::new(["f32", "f16", "int8", "int8-static", "int4"])
         .try_map(|name| name.parse::<Precision>()))]
     precision: Precision,
 

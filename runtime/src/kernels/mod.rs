@@ -26,6 +26,7 @@ mod pool;
 mod quantize;
 mod threads;
 mod tiles;
+mod widen;
 
 pub use attention::{Heads, KeysValues, attention, pack_keys_values};
 pub use cpu::Cpu;
@@ -37,8 +38,14 @@ pub use pack::{
     MOST_INT8_INPUTS, PANEL, PackedF32, PackedI8, column_sums, pack_f32, pack_i8, pad_columns,
     quantized_width,
 };
-pub use quantize::{RowScale, quantize_columns, quantize_rows, quantize_with};
+pub use quantize::{
+    RowScale, quantize_columns, quantize_rows, quantize_with, range_of_tensor, step_of_weights,
+};
 pub use threads::{PerThread, Rows, RowsMut, Threads};
+pub use widen::{
+    GROUP, Groups, MOST_MULTIPLIER, pack_groups, quantize_groups, to_f16, widen_f16, widen_i4,
+    widened_steps,
+};
 
 #[cfg(test)]
 mod same_bits;

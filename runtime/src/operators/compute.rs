@@ -5,12 +5,12 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Embedding, Int8, Linear, Needs, Norm, Table, heads_of};
+use super::{Embedding, Int8, Linear, Narrow, Needs, Norm, Rows, Table, heads_of};
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::kernels::{
-    self, Cpu, Embeddings, Epilogue, Heads, KeysValues, LayerNorm, NoEmbedding, PackedF32,
-    PackedI8, PerThread, RowScale, RowsMut, Threads, WordTable, quantized_width,
+    self, Cpu, Embeddings, Epilogue, GROUP, Heads, KeysValues, LayerNorm, NoEmbedding, PANEL,
+    PackedF32, PackedI8, PerThread, RowScale, RowsMut, Threads, WordTable, quantized_width,
 };
 use crate::manifest::Extent;
 
@@ -37,6 +37,7 @@ pub(crate) struct Scratch {
     no_segment: Vec<f32>,
     packed: Vec<f32>,
     scores: Vec<f32>,
+    wide: Vec<f32>,
 }
 
 impl Scratch {
@@ -48,6 +49,7 @@ impl Scratch {
             no_segment: vec![0.0; needs.width],
             packed: vec![0.0; needs.packed],
             scores: vec![0.0; needs.scores],
+            wide: vec![0.0; needs.wide],
         }
     }
 }
@@ -137,14 +139,20 @@ impl Machine {
             residual: residual.map(|residual| &residual[columns(rows, n)]),
         };
         let out = RowsMut::new(out, n);
-        match self.packed(layer) {
+        let Scratch { quantized, row_scales, wide, .. } = scratch;
+        match self.packed(layer, wide) {
             Packed::F32(weights) => self.threads.split(rows, TILE_ROWS, out, |rows, out| {
                 kernels::linear_f32(cpu, &x[columns(&rows, k)], &weights, epilogue(&rows), out);
             }),
-            Packed::Int8(weights, range) => {
+            Packed::Int8(weights, in_range) => {
+                let range = match in_range {
+                    Rows::Each => None,
+                    Rows::Together => Some(kernels::range_of_tensor(cpu, x)),
+                    Rows::Calibrated(range) => Some(range),
+                };
                 let width = quantized_width(k);
-                let quantized = RowsMut::new(&mut scratch.quantized[..rows * width], width);
-                let scales = RowsMut::new(&mut scratch.row_scales[..rows], 1);
+                let quantized = RowsMut::new(&mut quantized[..rows * width], width);
+                let scales = RowsMut::new(&mut row_scales[..rows], 1);
                 self.threads.split(
                     rows,
                     TILE_ROWS,
@@ -165,18 +173,61 @@ impl Machine {
         }
     }
 
-    fn packed(&self, layer: &Linear) -> Packed<'_> {
+    /// The weights where they lie, or widened in `wide`.
+    fn packed<'a>(&'a self, layer: &Linear, wide: &'a mut [f32]) -> Packed<'a> {
         let Linear { k, n, .. } = *layer;
         let bias = self.values(layer.bias);
         let packed = match layer.int8 {
-            None => PackedF32::new(self.values(layer.panels), bias, k, n).map(Packed::F32),
+            None => {
+                let panels = match layer.narrow {
+                    Some(_) => self.widened_f16(self.values(layer.panels), wide),
+                    None => self.values(layer.panels),
+                };
+                PackedF32::new(panels, bias, k, n).map(Packed::F32)
+            }
             Some(Int8 { column_sums, scales, rows }) => {
-                let (panels, sums) = (self.values(layer.panels), self.values(column_sums));
+                let panels = match layer.narrow {
+                    Some(Narrow::Int4(multipliers)) => {
+                        self.widened_i4(layer, self.values(multipliers), wide)
+                    }
+                    _ => self.values(layer.panels),
+                };
+                let sums = self.values(column_sums);
                 let weights = PackedI8::new(panels, sums, self.values(scales), bias, k, n);
                 weights.map(|weights| Packed::Int8(weights, rows))
             }
         };
         packed.expect("parsing checked the extents of all weights")
+    }
+
+    fn widened_f16<'a>(&self, halves: &[u16], wide: &'a mut [f32]) -> &'a [f32] {
+        let wide = &mut wide[..halves.len()];
+        // A cache line at a time, so that threads share none.
+        self.threads.split(
+            halves.len() / PANEL,
+            1,
+            RowsMut::new(&mut *wide, PANEL),
+            |rows, out| {
+                kernels::widen_f16(self.cpu, &halves[columns(&rows, PANEL)], out);
+            },
+        );
+        wide
+    }
+
+    fn widened_i4<'a>(&self, layer: &Linear, multipliers: &[u8], wide: &'a mut [f32]) -> &'a [i8] {
+        let length = quantized_width(layer.k) * PANEL;
+        let of_groups = layer.k.div_ceil(GROUP) * PANEL;
+        let count = layer.n.div_ceil(PANEL);
+        let panels: &[u8] = self.values(layer.panels);
+        let wide = &mut bytemuck::cast_slice_mut(wide)[..count * length];
+        self.threads.split(count, 1, RowsMut::new(&mut *wide, length), |indices, out| {
+            for (index, out) in indices.zip(out.chunks_exact_mut(length)) {
+                let packed = &panels[index * length / 2..][..length / 2];
+                let multipliers = &multipliers[index * of_groups..][..of_groups];
+                kernels::widen_i4(self.cpu, packed, multipliers, out);
+            }
+        });
+        wide
     }
 
     /// The attention of one sequence: `qkv` is `[tokens, width]`, `mask` `[tokens]`.
@@ -226,8 +277,8 @@ impl Machine {
 
 enum Packed<'a> {
     F32(PackedF32<'a>),
-    /// With the range of the input, where it was calibrated.
-    Int8(PackedI8<'a>, Option<RowScale>),
+    /// With the ranges of the input's rows.
+    Int8(PackedI8<'a>, Rows),
 }
 
 /// The elements of `rows` in a matrix of that width.

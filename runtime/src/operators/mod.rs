@@ -7,7 +7,7 @@
 mod compute;
 mod parse;
 
-use crate::kernels::{Activation, Heads, RowScale, quantized_width};
+use crate::kernels::{Activation, Heads, PANEL, RowScale, quantized_width};
 use crate::manifest::Extent;
 
 pub(crate) use compute::{Machine, Scratch};
@@ -72,7 +72,18 @@ pub(crate) struct Linear {
     pub(crate) bias: Extent,
     /// What int8 panels need besides.
     pub(crate) int8: Option<Int8>,
+    /// Where panels are stored in half the bytes, what widens them.
+    pub(crate) narrow: Option<Narrow>,
     pub(crate) activation: Activation,
+}
+
+/// Panels that are widened before their product.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Narrow {
+    /// f16 to f32.
+    F16,
+    /// Steps of four bits, by these multipliers, to int8.
+    Int4(Extent),
 }
 
 /// What stands beside int8 panels.
@@ -80,8 +91,18 @@ pub(crate) struct Linear {
 pub(crate) struct Int8 {
     pub(crate) column_sums: Extent,
     pub(crate) scales: Extent,
-    /// How the rows of the input are rounded, where that was calibrated; else each in a range of its own.
-    pub(crate) rows: Option<RowScale>,
+    pub(crate) rows: Rows,
+}
+
+/// In what range the rows of an input are rounded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Rows {
+    /// Each in its own.
+    Each,
+    /// All in theirs together.
+    Together,
+    /// All in one that was calibrated.
+    Calibrated(RowScale),
 }
 
 /// Arithmetic of one run.
@@ -145,8 +166,16 @@ impl Operator {
                     ..Needs::default()
                 }
             }
-            Operator::Linear(Linear { k, int8: Some(_), .. }) => {
-                Needs { quantized: x.rows * quantized_width(*k), rows: x.rows, ..Needs::default() }
+            Operator::Linear(Linear { k, n, int8, narrow, .. }) => {
+                let columns = n.next_multiple_of(PANEL);
+                let wide = match narrow {
+                    None => 0,
+                    Some(Narrow::F16) => columns * k * size_of::<f32>(),
+                    Some(Narrow::Int4(_)) => columns * quantized_width(*k),
+                };
+                let rows = if int8.is_some() { x.rows } else { 0 };
+                let wide = wide.div_ceil(size_of::<f32>());
+                Needs { quantized: rows * quantized_width(*k), rows, wide, ..Needs::default() }
             }
             _ => Needs::default(),
         }
@@ -166,6 +195,7 @@ pub(crate) struct Needs {
     packed: usize,
     scores: usize,
     width: usize,
+    wide: usize,
 }
 
 impl Needs {
@@ -177,12 +207,13 @@ impl Needs {
             packed: self.packed.max(other.packed),
             scores: self.scores.max(other.scores),
             width: self.width.max(other.width),
+            wide: self.wide.max(other.wide),
         }
     }
 
     pub(crate) fn bytes(self) -> u64 {
         let per_row = size_of::<RowScale>() + size_of::<u32>();
-        let floats = (self.packed + self.scores + self.width) * size_of::<f32>();
+        let floats = (self.packed + self.scores + self.wide + self.width) * size_of::<f32>();
         (floats + self.quantized + self.rows * per_row) as u64
     }
 }

@@ -1,11 +1,11 @@
 //! Everything that a kernel relies on, checked once: constants of the right type and extent. What passes
 //! can then run without looking again.
 
-use super::{Embedding, Int8, Linear, Norm, Operator, Table};
+use super::{Embedding, Int8, Linear, Narrow, Norm, Operator, Rows, Table};
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::graph::{Attribute, DRAM_DOMAIN, Node};
-use crate::kernels::{Activation, PANEL, RowScale};
+use crate::kernels::{Activation, GROUP, PANEL, RowScale};
 use crate::manifest::Extent;
 use crate::tensor::DType;
 
@@ -24,7 +24,7 @@ impl Operator {
             "Embed" => stored.embed(None, 2)?,
             "EmbedInt8" => stored.embed(Some(2), 3)?,
             "GatherInt8" => Operator::Gather(stored.table(1, Some(2))?),
-            "LinearF32" | "LinearInt8" => stored.linear()?,
+            "LinearF32" | "LinearF16" | "LinearInt8" | "LinearInt4" => stored.linear()?,
             "Attention" => Operator::Attention(stored.extent("heads")?),
             "Gelu" => Operator::Gelu,
             "MeanPool" => Operator::MeanPool,
@@ -43,6 +43,7 @@ impl Operator {
             | Operator::Gelu
             | Operator::FirstToken
             | Operator::L2Normalize => &[0],
+            Operator::Linear(Linear { narrow: Some(Narrow::Int4(_)), .. }) => &[0, 6],
             Operator::Linear(layer) if layer.int8.is_some() => &[0, 5],
             Operator::Linear(_) => &[0, 3],
             Operator::Attention(_) | Operator::MeanPool => &[0, 1],
@@ -109,22 +110,43 @@ impl Stored<'_> {
             }
             Ok(extent)
         };
-        let (panels, bias, int8) = if self.node.op == "LinearInt8" {
-            let panels = shaped(1, DType::I8, &[count, k.div_ceil(4), PANEL, 4])?;
-            let sums = shaped(2, DType::I32, &[columns])?;
-            let scales = shaped(3, DType::F32, &[columns])?;
-            let int8 = Int8 { column_sums: sums, scales, rows: self.rows()? };
-            (panels, shaped(4, DType::F32, &[columns])?, Some(int8))
-        } else {
-            let panels = shaped(1, DType::F32, &[count, k, PANEL])?;
-            (panels, shaped(2, DType::F32, &[columns])?, None)
+        let int8 = || -> Result<Int8> {
+            Ok(Int8 {
+                column_sums: shaped(2, DType::I32, &[columns])?,
+                scales: shaped(3, DType::F32, &[columns])?,
+                rows: self.rows()?,
+            })
         };
+        let quads = k.div_ceil(4);
+        let (panels, bias, int8, narrow) = match self.node.op.as_str() {
+            "LinearInt8" => {
+                (shaped(1, DType::I8, &[count, quads, PANEL, 4])?, 4, Some(int8()?), None)
+            }
+            "LinearInt4" => {
+                let panels = shaped(1, DType::U8, &[count, quads, 2 * PANEL])?;
+                let multipliers = shaped(5, DType::U8, &[count, k.div_ceil(GROUP), PANEL])?;
+                (panels, 4, Some(int8()?), Some(Narrow::Int4(multipliers)))
+            }
+            "LinearF16" => (shaped(1, DType::F16, &[count, k, PANEL])?, 2, None, Some(Narrow::F16)),
+            _ => (shaped(1, DType::F32, &[count, k, PANEL])?, 2, None, None),
+        };
+        let bias = shaped(bias, DType::F32, &[columns])?;
         let activation = self.activation()?;
-        Ok(Operator::Linear(Linear { k, n, panels, bias, int8, activation }))
+        Ok(Operator::Linear(Linear { k, n, panels, bias, int8, narrow, activation }))
+    }
+
+    /// The ranges of the input's rows: `x_range`, `row` or `tensor`, where none is calibrated.
+    fn rows(&self) -> Result<Rows> {
+        match (self.range()?, self.node.string("x_range", "row")) {
+            (Some(range), "row") => Ok(Rows::Calibrated(range)),
+            (None, "row") => Ok(Rows::Each),
+            (None, "tensor") => Ok(Rows::Together),
+            (_, other) => Err(self.refuse("`x_range` row, or tensor without `x_scale`", other)),
+        }
     }
 
     /// The calibrated range of the input: `x_scale` and `x_zero_point`, or neither.
-    fn rows(&self) -> Result<Option<RowScale>> {
+    fn range(&self) -> Result<Option<RowScale>> {
         let attribute = |name: &str| self.node.attributes.get(name);
         match (attribute("x_scale"), attribute("x_zero_point")) {
             (None, None) => Ok(None),

@@ -1,14 +1,16 @@
 //! `dram.Linear(x, weight, bias, residual)` to `dram.LinearF32(x, panels, bias, residual)` or
-//! `dram.LinearInt8(x, panels, column_sums, scales, bias, residual)`; attributes `k`, `n` and
+//! `dram.LinearInt8(x, panels, column_sums, scales, bias, residual)`; to `dram.LinearF16` with the inputs of the
+//! first, or `dram.LinearInt4(x, panels, column_sums, scales, bias, multipliers, residual)`; attributes `k`, `n` and
 //! `activation`. The layouts are those of [`crate::kernels`].
 
 use super::{Packed, finite};
 use crate::error::{Error, Result};
 use crate::graph::{Attribute, Graph, Node};
 use crate::kernels::{
-    PANEL, column_sums, pack_f32 as panels_f32, pack_i8, pad_columns, quantize_columns,
+    GROUP, PANEL, column_sums, pack_f32 as panels_f32, pack_groups, pack_i8, pad_columns,
+    quantize_columns, quantize_groups, to_f16, widened_steps,
 };
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 pub(super) fn pack_f32(graph: &Graph, node: Node) -> Result<Packed> {
     let layer = Layer::of(graph, &node)?;
@@ -34,6 +36,41 @@ pub(super) fn pack_int8(graph: &Graph, node: Node) -> Result<Packed> {
     ];
     Ok(layer.stored("LinearInt8", node, constants.into()))
 }
+
+pub(super) fn pack_f16(graph: &Graph, node: Node) -> Result<Packed> {
+    let layer = Layer::of(graph, &node)?;
+    let halves = to_f16(&panels_f32(&layer.weight, layer.k, layer.n));
+    let shape = [layer.n.div_ceil(PANEL), layer.k, PANEL];
+    if halves.contains(&F16_INFINITY) || halves.contains(&(F16_INFINITY | 0x8000)) {
+        let place = format!("initializer `{}`", node.input(1).unwrap_or_default());
+        return Err(Error::graph(place, "weights within ±65504, which f16 reaches", "larger ones"));
+    }
+    let bytes = halves.iter().flat_map(|half| half.to_le_bytes()).collect();
+    let constants =
+        [("panels", Tensor::from_bytes(DType::F16, &shape, bytes)?), ("bias", padded(&layer.bias))];
+    Ok(layer.stored("LinearF16", node, constants.into()))
+}
+
+pub(super) fn pack_int4(graph: &Graph, node: Node) -> Result<Packed> {
+    let layer = Layer::of(graph, &node)?;
+    let (k, n) = (layer.k, layer.n);
+    let groups = quantize_groups(&layer.weight, k, n);
+    let (packed, multipliers) = pack_groups(&groups, k, n);
+    let sums = column_sums(&widened_steps(&groups, n), k, n);
+    let count = n.div_ceil(PANEL);
+    let bytes = |shape: &[usize], bytes| Tensor::from_bytes(DType::U8, shape, bytes);
+    let constants = [
+        ("panels", bytes(&[count, k.div_ceil(4), 2 * PANEL], packed)?),
+        ("column_sums", Tensor::from_i32(&[sums.len()], &sums)),
+        ("scales", padded(&groups.scales)),
+        ("bias", padded(&layer.bias)),
+        ("multipliers", bytes(&[count, k.div_ceil(GROUP), PANEL], multipliers)?),
+    ];
+    Ok(layer.stored("LinearInt4", node, constants.into()))
+}
+
+/// The bits of what is beyond f16.
+const F16_INFINITY: u16 = 0x7c00;
 
 struct Layer {
     weight: Vec<f32>,

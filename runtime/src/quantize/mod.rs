@@ -13,8 +13,9 @@ use std::collections::BTreeMap;
 
 use crate::calibrate::Ranges;
 use crate::error::{Error, Result};
-use crate::graph::{Attribute, Graph, Node};
+use crate::graph::{Graph, Node};
 use crate::kernels::{MOST_INT8_INPUTS, RowScale};
+use crate::optimize::marks;
 use crate::tensor::{DType, Tensor};
 
 /// Tables with fewer elements than this are no embeddings, and not worth a rounding.
@@ -30,10 +31,15 @@ pub enum Precision {
     Int8,
     /// 8-bit weights per output channel, activations rounded in one calibrated range a tensor.
     Int8Static,
+    /// 4-bit weights in groups of 32 inputs, stored in half the bytes of int8 and computed as it is.
+    Int4,
+    /// 16-bit floating-point weights, stored in half the bytes of f32 and computed as it is.
+    F16,
 }
 
 impl Precision {
-    const ALL: [Precision; 3] = [Precision::F32, Precision::Int8, Precision::Int8Static];
+    const ALL: [Precision; 5] =
+        [Precision::F32, Precision::Int8, Precision::Int8Static, Precision::Int4, Precision::F16];
 
     /// The name that flags and manifests use.
     pub fn name(self) -> &'static str {
@@ -41,16 +47,23 @@ impl Precision {
             Precision::F32 => "f32",
             Precision::Int8 => "int8",
             Precision::Int8Static => "int8-static",
+            Precision::Int4 => "int4",
+            Precision::F16 => "f16",
         }
+    }
+
+    /// Whether it multiplies floats.
+    pub(crate) fn is_float(self) -> bool {
+        matches!(self, Precision::F32 | Precision::F16)
     }
 
     /// The next one with less rounding, which a node is put back to where this one costs too much.
     pub(crate) fn finer(self) -> Option<Precision> {
         match self {
             Precision::F32 => None,
-            Precision::Int8 => Some(Precision::F32),
-            // A range for each row in place of one for all.
-            Precision::Int8Static => Some(Precision::Int8),
+            Precision::Int8 | Precision::F16 => Some(Precision::F32),
+            // A range for each row in place of one for all; 255 steps for each output in place of 15.
+            Precision::Int8Static | Precision::Int4 => Some(Precision::Int8),
         }
     }
 }
@@ -91,12 +104,19 @@ impl From<Precision> for Scheme {
 
 impl Scheme {
     fn of(&self, node: &Node) -> Precision {
-        self.exceptions.get(node.output()).copied().unwrap_or(self.precision)
+        match self.exceptions.get(node.output()) {
+            Some(precision) => *precision,
+            None if !marks::is_quantized(node) => self.precision,
+            // As the file says, whatever is asked of the others.
+            None if marks::has_range(node) => Precision::Int8Static,
+            None if self.precision.is_float() => Precision::Int8,
+            None => self.precision,
+        }
     }
 }
 
 /// Rewrites every `dram.Linear`, `dram.Embed` and lookup in a table of `graph` to its stored form in
-/// `scheme`.
+/// `scheme`. Nodes that another tool quantized stay integers, in the ranges that it chose.
 ///
 /// # Errors
 /// [`Error::Graph`] where a weight is not finite, or what a static node reads has no range;
@@ -106,24 +126,32 @@ pub fn quantize(graph: &mut Graph, scheme: &Scheme) -> Result<()> {
     for index in 0..graph.nodes.len() {
         let node = graph.nodes[index].clone();
         let precision = scheme.of(&node);
-        let int8 = int8_form(graph, &node).filter(|_| precision != Precision::F32);
+        let int8 = int8_form(graph, &node).filter(|_| !precision.is_float());
+        let node = match precision {
+            Precision::Int8Static if marks::has_range(&node) => past_cut(graph, node),
+            Precision::Int8Static if is_rounded(graph, &node) => with_range(node, scheme)?,
+            // As the file says: dynamic ranges of rows, or of tensors.
+            Precision::Int8 if !scheme.exceptions.contains_key(node.output()) => node,
+            _ => marks::without_range(node),
+        };
+        let node = marks::without_mark(node);
         let (node, initializers) = match int8 {
             Some(pack) => {
                 int8_nodes += 1;
-                let node = match precision {
-                    Precision::Int8Static if is_rounded(graph, &node) => with_range(node, scheme)?,
-                    _ => node,
-                };
-                pack(graph, node)?
+                match precision {
+                    Precision::Int4 if node.is_fused("Linear") => linear::pack_int4(graph, node)?,
+                    _ => pack(graph, node)?,
+                }
             }
-            None if node.is_fused("Linear") => linear::pack_f32(graph, node)?,
-            None => continue,
+            None if !node.is_fused("Linear") => (node, Vec::new()),
+            None if precision == Precision::F16 => linear::pack_f16(graph, node)?,
+            None => linear::pack_f32(graph, node)?,
         };
         graph.nodes[index] = node;
         graph.initializers.extend(initializers);
     }
     graph.remove_dead();
-    if scheme.precision != Precision::F32 && int8_nodes == 0 {
+    if !scheme.precision.is_float() && int8_nodes == 0 {
         return Err(Error::Unsupported {
             model: graph.name.clone(),
             findings: vec![
@@ -159,16 +187,35 @@ fn is_rounded(graph: &Graph, node: &Node) -> bool {
     node.is_fused("Linear") && int8_form(graph, node).is_some()
 }
 
-/// `node` with the range of its first input: `x_scale` and `x_zero_point`, as ONNX's `QLinearConv` names
-/// them.
+/// `node`, which rounds its first input, without a `Clip` to the same range before it: rounding cuts.
+fn past_cut(graph: &Graph, mut node: Node) -> Node {
+    let constant = |name: Option<&str>| {
+        let values = graph.initializers.get(name?)?.to_f32()?;
+        (values.len() == 1).then(|| values[0])
+    };
+    let source = || {
+        let RowScale { scale, zero_point } = marks::range(&node)?;
+        let end = |steps: i32| (steps - i32::from(zero_point)) as f32 * scale;
+        let clip = &graph.nodes[graph.producer(node.input(0)?)?];
+        let same = clip.is("Clip")
+            && is_rounded(graph, &node)
+            && constant(clip.input(1)) == Some(end(0))
+            && constant(clip.input(2)) == Some(end(255));
+        same.then(|| clip.input(0).map(str::to_owned))?
+    };
+    if let Some(source) = source() {
+        node.inputs[0] = source;
+    }
+    node
+}
+
+/// `node` with the calibrated range of its first input.
 fn with_range(node: Node, scheme: &Scheme) -> Result<Node> {
     let value = node.input(0).unwrap_or_default();
-    let RowScale { scale, zero_point } = scheme.ranges.get(value).copied().ok_or_else(|| {
+    let range = scheme.ranges.get(value).copied().ok_or_else(|| {
         Error::graph(node.place(), format!("a calibrated range of `{value}`"), "none")
     })?;
-    Ok(node
-        .with("x_scale", Attribute::Float(scale))
-        .with("x_zero_point", Attribute::Int(zero_point.into())))
+    Ok(marks::with_range(marks::without_range(node), range))
 }
 
 type Packed = (Node, Vec<(String, Tensor)>);
@@ -200,5 +247,82 @@ fn finite(graph: &Graph, name: &str) -> Result<Vec<f32>> {
     match values.iter().find(|value| !value.is_finite()) {
         Some(value) => Err(Error::graph(place(), "finite weights", value.to_string())),
         None => Ok(values),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::ValueSpec;
+
+    /// `y = Clip(x, 0, most) · w`, the product marked with a range of 0 to 25.5.
+    fn cut_at(most: f32) -> Graph {
+        let range = RowScale { scale: 0.1, zero_point: 0 };
+        let product = Node::fused("Linear", &["cut", "w"], &["y"]);
+        let scalar = |value: f32| Tensor::from_f32(&[], &[value]);
+        Graph {
+            inputs: vec![ValueSpec::new("x", DType::F32, &[])],
+            outputs: vec![ValueSpec::new("y", DType::F32, &[])],
+            nodes: vec![
+                Node::new("Clip", &["x", "least", "most"], &["cut"]),
+                marks::with_range(marks::quantized(product), range),
+            ],
+            initializers: [
+                ("w".to_owned(), Tensor::from_f32(&[2, 1], &[1.0, 2.0])),
+                ("least".to_owned(), scalar(0.0)),
+                ("most".to_owned(), scalar(most)),
+            ]
+            .into(),
+            ..Graph::default()
+        }
+    }
+
+    fn operators(mut graph: Graph, scheme: &Scheme) -> Vec<String> {
+        quantize(&mut graph, scheme).unwrap();
+        graph.nodes.into_iter().map(|node| node.op).collect()
+    }
+
+    #[test]
+    fn a_node_that_rounds_cuts_and_one_that_was_put_back_does_not() {
+        let as_it_is: Scheme = Precision::F32.into();
+        let range_ends = 255.0 * 0.1;
+        assert_eq!(operators(cut_at(range_ends), &as_it_is), ["LinearInt8"]);
+        assert_eq!(operators(cut_at(6.0), &as_it_is), ["Clip", "LinearInt8"]);
+        for precision in [Precision::F32, Precision::Int8] {
+            let exceptions = BTreeMap::from([("y".to_owned(), precision)]);
+            let put_back = Scheme { exceptions, ..Precision::Int8Static.into() };
+            let mut graph = cut_at(range_ends);
+            // Something else in int8, so that there is some.
+            let table = Tensor::from_f32(&[64, 16], &[1.0; 1024]);
+            graph.initializers.insert("table".to_owned(), table);
+            graph.nodes.push(Node::new("Gather", &["table", "x"], &["rows"]));
+            graph.outputs.push(ValueSpec::new("rows", DType::F32, &[]));
+            let stored = if precision == Precision::F32 { "LinearF32" } else { "LinearInt8" };
+            assert_eq!(operators(graph, &put_back), ["Clip", stored, "GatherInt8"]);
+        }
+    }
+
+    #[test]
+    fn what_another_tool_quantized_stays_so_and_the_rest_is_as_asked() {
+        for (precision, stored) in [
+            (Precision::F32, "LinearF32"),
+            (Precision::F16, "LinearF16"),
+            (Precision::Int8, "LinearInt8"),
+            (Precision::Int4, "LinearInt4"),
+        ] {
+            let mut graph = cut_at(6.0);
+            graph.nodes.push(Node::fused("Linear", &["x", "w"], &["z"]));
+            graph.outputs.push(ValueSpec::new("z", DType::F32, &[]));
+            assert_eq!(operators(graph, &precision.into()), ["Clip", "LinearInt8", stored]);
+        }
+    }
+
+    #[test]
+    fn halves_refuse_what_they_do_not_reach() {
+        let mut graph = cut_at(6.0);
+        graph.nodes = vec![Node::fused("Linear", &["x", "w"], &["y"])];
+        graph.initializers.insert("w".to_owned(), Tensor::from_f32(&[1, 2], &[1.0, 1e6]));
+        let error = quantize(&mut graph, &Precision::F16.into()).unwrap_err().to_string();
+        assert!(error.contains("65504"), "{error}");
     }
 }
