@@ -39,12 +39,18 @@ pub struct Prepared {
 /// As [`Graph::read_onnx`]; [`Error::Unsupported`].
 pub fn read(path: &Path) -> Result<Graph> {
     let mut graph = Graph::read_onnx(path)?;
-    optimize::import::run(&mut graph);
+    import(&mut graph);
     let findings = engine::unsupported(&graph);
     if findings.is_empty() {
         return Ok(graph);
     }
     Err(Error::Unsupported { model: path.display().to_string(), findings })
+}
+
+/// Turns a graph that another tool quantized into the float graph that it stands for, whose nodes say what was
+/// rounded; leaves any other alone. Gives how many rewrites that took.
+pub fn import(graph: &mut Graph) -> usize {
+    optimize::import::run(graph)
 }
 
 /// Optimizes `graph` and packs it in `precision`.

@@ -44,6 +44,27 @@ fn static_int8_is_calibrated_and_held_to_what_f32_answers() {
     }
 }
 
+/// Narrow weights are held to f32 too, and the bundle is smaller than the one that it is compared with.
+#[test]
+fn narrow_weights_are_stored_smaller_and_held_to_what_f32_answers() {
+    let folder = tempdir().expect("a folder");
+    let (model, data) = (text(&golden("tiny.onnx")), sequences(folder.path()));
+    let bundle = text(&folder.path().join("tiny.dram"));
+    let pack = |precision: &str| {
+        let call = ["pack", &model, "-o", &bundle, "--task", "raw", "--precision", precision];
+        let gate = ["--eval", &data, "--max-drop", "15", "--json"];
+        let report = dram(&[&call[..], &gate].concat()).expect(0).json();
+        assert_eq!(report["precision"], precision, "{report}");
+        dram(&["verify", &bundle]).expect(0);
+        (report["bytes"].as_u64().expect("bytes"), report["int8_mac_share"].as_f64())
+    };
+    let [f32_bytes, f16_bytes, int8_bytes, int4_bytes] =
+        ["f32", "f16", "int8", "int4"].map(|precision| pack(precision).0);
+    assert!(f16_bytes < f32_bytes && int8_bytes < f16_bytes && int4_bytes < int8_bytes);
+    assert_eq!(pack("int4").1, pack("int8").1, "both multiply integers");
+    assert_eq!(pack("f16").1, Some(0.0));
+}
+
 #[test]
 fn static_int8_without_data_is_a_usage_error() {
     let model = text(&golden("tiny.onnx"));

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use dram_runtime::bundle::{self, Bundle, Parts};
-use dram_runtime::prepare::{prepare, sequences};
+use dram_runtime::prepare::{import, prepare, sequences};
 use dram_runtime::protocol::{Line, Lines, answer, expired};
 use dram_runtime::text::Text;
 use dram_runtime::{Budget, Graph, Options, Precision, Session, Task, inspect, npy};
@@ -42,7 +42,8 @@ const BUDGET: Budget = Budget::bytes(64 << 20);
 
 /// An ONNX file: read, optimized, and opened for tokens or with its own shapes.
 pub fn onnx(bytes: &[u8]) {
-    let Ok(graph) = Graph::from_onnx(bytes) else { return };
+    let Ok(mut graph) = Graph::from_onnx(bytes) else { return };
+    import(&mut graph);
     if !inspect::unsupported(&graph).is_empty() {
         return;
     }

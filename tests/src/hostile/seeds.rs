@@ -17,7 +17,9 @@ fn golden(name: &str) -> Vec<u8> {
 }
 
 pub(super) fn onnx() -> Vec<Vec<u8>> {
-    vec![small().to_onnx(), shapes().to_onnx(), golden("tiny.onnx")]
+    let quantized = ["dynamic-u8", "qdq-u8", "qoperator-gemm", "nbits", "nbits-qdq"];
+    let quantized = quantized.map(|name| golden(&format!("quantized/{name}.onnx")));
+    [vec![small().to_onnx(), shapes().to_onnx(), golden("tiny.onnx")], quantized.to_vec()].concat()
 }
 
 /// One linear layer.
@@ -100,6 +102,8 @@ pub(super) fn bundle() -> Vec<Vec<u8>> {
         packed(&small(), Precision::F32, Task::Raw, &[]),
         packed(&encoder, Precision::Int8, Task::Classify, &[8, 16]),
         packed(&encoder, Precision::F32, Task::Raw, &[8]),
+        packed(&encoder, Precision::Int4, Task::Raw, &[8]),
+        packed(&encoder, Precision::F16, Task::Raw, &[8]),
     ];
     images.iter().for_each(|image| drop(Bundle::from_image(image).expect("a sound bundle")));
     images
