@@ -102,6 +102,34 @@ pub(crate) struct Limits {
     pub(crate) require_signature: Vec<PublicKey>,
 }
 
+/// How early a classifier with exits may answer.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct EarlyExits {
+    /// Take the first early exit that is this certain, 0 to 1; 1 takes none [default: what the bundle was
+    /// calibrated to]
+    #[arg(long, value_name = "P", value_parser = probability)]
+    exit_threshold: Option<f32>,
+}
+
+impl EarlyExits {
+    /// `session`, with the threshold that was asked for.
+    ///
+    /// # Errors
+    /// Those of [`Session::with_exit_threshold`].
+    pub(crate) fn apply(&self, session: Session) -> dram_runtime::Result<Session> {
+        match self.exit_threshold {
+            Some(threshold) => session.with_exit_threshold(threshold),
+            None => Ok(session),
+        }
+    }
+}
+
+/// A number from 0 to 1.
+fn probability(text: &str) -> Result<f32, String> {
+    let number = text.parse::<f32>().ok().filter(|number| (0.0..=1.0).contains(number));
+    number.ok_or_else(|| "give a number from 0 to 1: 0.9".to_owned())
+}
+
 impl Limits {
     /// Opens the model at `path`, or the running one of the slot folder there, within these limits. Where `--ram` is given, the heap is held to it
     /// from then on: to what the budget leaves beside the mapped bundle. A bundle on trial is confirmed at

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use dram_models::{Error, Progress, Recipe, Resume, distill};
+use dram_models::{Error, Options, Progress, Recipe, Resume, distill};
 
 fn main() -> Result<(), Error> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -15,8 +15,9 @@ fn main() -> Result<(), Error> {
         [flag] if flag == "--resume" => Resume::Yes,
         _ => Resume::No,
     };
+    let options = Options { resume, ..Options::default() };
     let recipe = Recipe::load(Path::new(recipe))?;
-    let report = distill(&recipe, Path::new(folder), resume, &mut |progress| {
+    let report = distill(&recipe, Path::new(folder), options, &mut |progress| {
         print(progress);
         ControlFlow::Continue(())
     })?;
@@ -26,7 +27,7 @@ fn main() -> Result<(), Error> {
 
 fn print(progress: Progress) {
     match progress {
-        Progress::Step { stage, epoch, epochs, step, steps, loss, seconds_left }
+        Progress::Step { stage, epoch, epochs, step, steps, loss, seconds_left, .. }
             if step.is_multiple_of(20) =>
         {
             let (stage, minutes) = (stage.name(), seconds_left / 60.0);
@@ -34,10 +35,10 @@ fn print(progress: Progress) {
                 "{stage} {epoch}/{epochs}, batch {step}/{steps}: loss {loss:.4}, {minutes:.1} min left"
             );
         }
-        Progress::Epoch { stage, epoch, epochs, loss, accuracy, seconds_left } => {
-            let (stage, accuracy) = (stage.name(), 100.0 * accuracy);
+        Progress::Epoch { stage, epoch, epochs, loss, score, measure, seconds_left } => {
+            let (stage, measure, score) = (stage.name(), measure.name(), 100.0 * score);
             println!(
-                "{stage} {epoch}/{epochs}: loss {loss:.4}, accuracy {accuracy:.2} %, {seconds_left:.0} s left"
+                "{stage} {epoch}/{epochs}: loss {loss:.4}, {measure} {score:.2} %, {seconds_left:.0} s left"
             );
         }
         Progress::Asked { step, steps, seconds_left } if step.is_multiple_of(100) => {

@@ -6,17 +6,19 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use crate::batches::Examples;
-use crate::encoder::Encoder;
+use crate::encoder::{Encoder, Mode};
 use crate::weights::{self, Array};
 
 /// Examples that are asked about at once.
 const BATCH: usize = 64;
 
-/// Logits `[examples, labels]` and sentence embeddings `[examples, hidden]`.
-#[derive(Debug, Clone, PartialEq)]
+/// What a model says about every one of some examples.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Answers {
-    pub(crate) logits: Array,
-    pub(crate) embeddings: Array,
+    /// `[examples, labels]`; none where it knows no labels.
+    pub(crate) logits: Option<Array>,
+    /// `[examples, width]`; none where it gives no sentence embeddings.
+    pub(crate) embeddings: Option<Array>,
 }
 
 /// How right a set of answers is.
@@ -29,51 +31,65 @@ pub struct Accuracy {
     pub macro_f1: f64,
 }
 
-/// The answers of `encoder`, which must be on the plain CPU device, about all of `examples`;
-/// `None` where `each`, called with the number of batches done and of all, says stop.
+/// The answers of `encoder`, which must be on the plain CPU device, about all of `examples`, computed in
+/// `mode`; `None` where `each`, called with the number of batches done and of all, says stop.
 pub(crate) fn ask(
     encoder: &Encoder,
     examples: &Examples,
+    mode: Mode,
     each: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Option<Answers> {
     let device = Device::flex();
     let batches = examples.by_length(BATCH);
     let (mut logits, mut embeddings) = (Vec::new(), Vec::new());
     for (done, rows) in batches.iter().enumerate() {
-        let said = encoder.forward(&examples.batch(rows), &device);
-        logits.push(array(said.logits));
+        let said = encoder.forward(&examples.batch(rows), &device, mode);
+        logits.extend(said.logits.into_iter().next_back().map(array));
         embeddings.push(array(said.embeddings));
         if each(done + 1, batches.len()).is_break() {
             return None;
         }
     }
     let order = batches.concat();
-    Some(Answers { logits: restore(&logits, &order), embeddings: restore(&embeddings, &order) })
+    let logits = (!logits.is_empty()).then(|| restore(&logits, &order));
+    Some(Answers { logits, embeddings: Some(restore(&embeddings, &order)) })
 }
 
 impl Answers {
     /// How right they are, where example `row` has the label `labels[row]`.
+    ///
+    /// # Panics
+    /// Where they hold no logits.
     pub(crate) fn accuracy(&self, labels: &[usize]) -> Accuracy {
-        let classes = self.logits.shape[1];
-        let predicted: Vec<usize> = self.logits.values.chunks(classes).map(highest).collect();
+        let logits = self.logits.as_ref().expect("labels are asked of who knows them");
+        let classes = logits.shape[1];
+        let predicted: Vec<usize> = logits.values.chunks(classes).map(highest).collect();
         accuracy(&predicted, labels, classes)
+    }
+
+    /// Those about `count` examples from `start` on.
+    pub(crate) fn rows(&self, start: usize, count: usize) -> Answers {
+        let rows: Vec<usize> = (start..start + count).collect();
+        let part = |array: &Option<Array>| array.as_ref().map(|array| array.rows(&rows));
+        Answers { logits: part(&self.logits), embeddings: part(&self.embeddings) }
     }
 
     /// The tensors of these answers under `prefix`, for a file.
     pub(crate) fn tensors<'a>(
         &'a self,
         prefix: &str,
-    ) -> [(String, safetensors::tensor::TensorView<'a>); 2] {
-        [
-            (format!("{prefix}embeddings"), weights::view(&self.embeddings)),
-            (format!("{prefix}logits"), weights::view(&self.logits)),
-        ]
+    ) -> Vec<(String, safetensors::tensor::TensorView<'a>)> {
+        let parts = [("embeddings", &self.embeddings), ("logits", &self.logits)];
+        let parts = parts.into_iter().filter_map(|(name, array)| Some((name, array.as_ref()?)));
+        parts.map(|(name, array)| (format!("{prefix}{name}"), weights::view(array))).collect()
     }
 
     /// The inverse of [`Answers::tensors`]; `None` where `bytes` are no such file.
     pub(crate) fn from_file(bytes: &[u8], prefix: &str) -> Option<Answers> {
         let mut arrays = weights::arrays(bytes, prefix).ok()?;
-        Some(Answers { logits: arrays.remove("logits")?, embeddings: arrays.remove("embeddings")? })
+        let answers =
+            Answers { logits: arrays.remove("logits"), embeddings: arrays.remove("embeddings") };
+        (answers != Answers::default()).then_some(answers)
     }
 }
 
@@ -96,7 +112,7 @@ pub(crate) fn accuracy(predicted: &[usize], labels: &[usize], classes: usize) ->
 }
 
 /// The position of the highest value; the first of several.
-fn highest(logits: &[f32]) -> usize {
+pub(crate) fn highest(logits: &[f32]) -> usize {
     let mut best = 0;
     for (class, logit) in logits.iter().enumerate() {
         if *logit > logits[best] {
@@ -106,7 +122,7 @@ fn highest(logits: &[f32]) -> usize {
     best
 }
 
-fn array(tensor: burn::tensor::Tensor<2>) -> Array {
+pub(crate) fn array(tensor: burn::tensor::Tensor<2>) -> Array {
     let shape = tensor.dims().to_vec();
     Array { shape, values: tensor.into_data().try_to_vec().expect("answers are f32") }
 }

@@ -5,32 +5,51 @@ use std::path::Path;
 
 use burn::tensor::Device;
 
-use crate::answers::{Accuracy, Answers, ask};
+use crate::alarms::alarms;
+use crate::answers::{Answers, ask};
+use crate::batches::Examples;
 use crate::checkpoint::{Epoch, Trained};
-use crate::encoder::Encoder;
+use crate::curves;
+use crate::encoder::{Encoder, Mode};
 use crate::error::{Error, Result};
-use crate::export;
+use crate::exam::Exam;
+use crate::export::{self, Outputs};
 use crate::files;
 use crate::golden::Golden;
-use crate::inputs::Inputs;
+use crate::inputs::{Inputs, Reading};
 use crate::progress::Stage;
 use crate::recipe::Recipe;
-use crate::report::{Data, Model, Report, Seconds};
+use crate::report::{Data, Model, Report, Seconds, Validation};
+use crate::trial::try_out;
+use crate::weights::{Architecture, Weights};
 
 /// What the stages gave.
 pub(crate) struct Learned {
-    pub(crate) teacher: Trained,
-    /// The teacher's, about the validation examples.
-    pub(crate) answers: Answers,
-    /// Time that collecting the answers took.
-    pub(crate) asking: f64,
+    /// The teacher, where one was finished before the student began.
+    pub(crate) teacher: Option<Trained>,
+    /// What is known of who taught.
+    pub(crate) taught: Option<Taught>,
     pub(crate) student: Trained,
+    pub(crate) baseline: Option<Trained>,
+    /// The teacher's layers that the student started from.
+    pub(crate) layers: Vec<usize>,
+}
+
+/// What is known of a teacher.
+pub(crate) struct Taught {
+    pub(crate) architecture: Architecture,
+    /// Its answers about the validation examples.
+    pub(crate) validation: Answers,
+    /// Those about the labelled texts that a sentence encoder is tried on.
+    pub(crate) trial: Option<[Answers; 2]>,
+    /// Time that collecting its answers took.
+    pub(crate) seconds: f64,
 }
 
 /// Writes every artefact into `output`, each whole or not at all.
 ///
 /// # Errors
-/// [`Error::Export`] where the runtime does not give the trainer's logits: then nothing is written.
+/// [`Error::Export`] where the runtime does not give the trainer's answers: then nothing is written.
 pub(crate) fn write(
     recipe: &Recipe,
     inputs: &Inputs,
@@ -39,31 +58,45 @@ pub(crate) fn write(
 ) -> Result<Report> {
     let weights = &learned.student.weights;
     let encoder = Encoder::new(weights, &Device::flex());
-    let golden = Golden::new(&encoder, &inputs.student_validation);
-    let onnx = export::graph(&recipe.name, weights, &metadata(recipe)).to_onnx();
+    let golden = Golden::new(&encoder, inputs.of_student.exam.examples());
+    let graph = export::graph(&recipe.name, weights, Outputs::Student, &metadata(recipe));
+    let onnx = graph.to_onnx();
     check(&golden, &onnx, &output.join("checkpoints/student.onnx"))?;
-    let report = report(recipe, inputs, learned, accuracy(&encoder, inputs), onnx.len());
-    for (name, bytes) in [
+    let report = report(recipe, inputs, learned, onnx.len());
+    let measure = inputs.of_student.exam.measure();
+    let mut files = vec![
         ("student.onnx", onnx),
         ("tokenizer.json", inputs.vocabulary.json.clone()),
-        ("labels.txt", lines(&inputs.labels)),
         ("golden.json", serde_json::to_vec(&golden).expect("plain data is JSON")),
-        ("metrics.jsonl", metrics(learned)),
+        ("metrics.jsonl", metrics(learned, measure.name())),
+        ("curves.svg", curves::svg(&trainings(learned), measure).into_bytes()),
         ("report.json", serde_json::to_vec_pretty(&report).expect("a report is JSON")),
         ("report.md", report.to_markdown().into_bytes()),
-    ] {
+    ];
+    if !inputs.labels.is_empty() {
+        files.push(("labels.txt", lines(&inputs.labels)));
+    }
+    for (name, bytes) in files {
         files::write(&output.join(name), &bytes)?;
     }
     Ok(report)
 }
 
+/// The answers of `encoder` about all of `examples`.
+pub(crate) fn asked(encoder: &Encoder, examples: &Examples) -> Answers {
+    let answers = ask(encoder, examples, Mode::default(), &mut |_, _| ControlFlow::Continue(()));
+    answers.expect("nobody stops it")
+}
+
 /// The properties that the model carries with it.
 fn metadata(recipe: &Recipe) -> [(&'static str, String); 4] {
+    let mut teachers = vec![recipe.teacher.licence.clone()];
+    teachers.extend(recipe.further_teachers.iter().map(|further| further.licence.clone()));
     [
         ("dram.recipe", recipe.name.clone()),
         ("dram.seed", recipe.seed.to_string()),
-        ("dram.teacher", recipe.teacher.licence.clone()),
-        ("dram.data", recipe.data.licence.clone()),
+        ("dram.teacher", teachers.join("; ")),
+        ("dram.data", recipe.data.licence().to_owned()),
     ]
 }
 
@@ -74,54 +107,104 @@ fn check(golden: &Golden, onnx: &[u8], path: &Path) -> Result<()> {
     std::fs::remove_file(path).map_err(Error::io("remove", path))
 }
 
-fn accuracy(encoder: &Encoder, inputs: &Inputs) -> Accuracy {
-    let examples = &inputs.student_validation;
-    let answers = ask(encoder, examples, &mut |_, _| ControlFlow::Continue(()));
-    answers.expect("nobody stops it").accuracy(&examples.labels)
-}
-
-fn report(
-    recipe: &Recipe,
-    inputs: &Inputs,
-    learned: &Learned,
-    validation: Accuracy,
-    onnx_bytes: usize,
-) -> Report {
-    let Learned { teacher, answers, asking, student } = learned;
-    let taught = answers.accuracy(&inputs.validation.labels);
-    let seconds = Seconds { teacher: teacher.seconds, answers: *asking, student: student.seconds };
-    let teacher = Model::new(teacher.weights.architecture(), taught);
-    let student = Model::new(student.weights.architecture(), validation);
+fn report(recipe: &Recipe, inputs: &Inputs, learned: &Learned, onnx_bytes: usize) -> Report {
+    let Learned { teacher, taught, student, baseline, layers } = learned;
+    let of_student = &inputs.of_student;
+    let seconds = Seconds {
+        teacher: teacher.as_ref().map_or(0.0, |teacher| teacher.seconds),
+        answers: taught.as_ref().map_or(0.0, |taught| taught.seconds),
+        student: student.seconds,
+    };
+    let teacher = taught.as_ref().map(|taught| {
+        let reading = &inputs.of_teacher;
+        let trial = taught.trial.as_ref();
+        Model::new(taught.architecture, validation(reading, &taught.validation, trial, Vec::new()))
+    });
+    let history = &student.history;
+    let student = examined(&student.weights, of_student);
+    let baseline = baseline.as_ref().map(|baseline| examined(&baseline.weights, of_student));
+    let score = student.validation.score();
+    let against = baseline.as_ref().map(|baseline| baseline.validation.score());
+    let whole = inputs.first.architecture().encoder_parameters();
     Report {
         recipe: recipe.clone(),
-        retention: validation.accuracy / taught.accuracy,
-        encoder_share: student.encoder_parameters as f64 / teacher.encoder_parameters as f64,
+        retention: teacher.as_ref().map(|teacher| score / teacher.validation.score()),
+        encoder_share: student.encoder_parameters as f64 / whole as f64,
+        layers: layers.clone(),
+        alarms: alarms(history, score, against),
         teacher,
         student,
+        baseline,
         onnx_bytes,
         data: Data {
-            train_examples: inputs.train.len(),
-            train_blake3: inputs.train_blake3.clone(),
-            validation_examples: inputs.validation.len(),
-            validation_blake3: inputs.validation_blake3.clone(),
+            train_examples: inputs.facts.train_examples,
+            train_blake3: inputs.facts.train_blake3.clone(),
+            validation_examples: inputs.facts.validation_examples,
+            validation_blake3: inputs.facts.validation_blake3.clone(),
+            left_out: inputs.facts.left_out,
             teacher_blake3: blake3::hash(&inputs.teacher.checkpoint).to_hex().to_string(),
         },
         seconds,
     }
 }
 
-/// One line a pass, teacher first.
-fn metrics(learned: &Learned) -> Vec<u8> {
-    let stages = [(Stage::Teacher, &learned.teacher), (Stage::Student, &learned.student)];
-    let passes = stages.map(|(stage, trained)| {
-        let line = |(index, Epoch { loss, accuracy }): (usize, &Epoch)| {
-            let (stage, epoch) = (stage.name(), index + 1);
-            serde_json::json!({"stage": stage, "epoch": epoch, "loss": loss, "accuracy": accuracy})
-                .to_string()
-        };
-        trained.history.iter().enumerate().map(line).collect::<Vec<_>>()
+/// A model that reads as the student does, with its figures.
+fn examined(weights: &Weights, reading: &Reading) -> Model {
+    let about = |weights: &Weights, examples: &Examples| {
+        asked(&Encoder::new(weights, &Device::flex()), examples)
+    };
+    let architecture = weights.architecture();
+    let exam = reading.exam.examples();
+    let exits = (0..architecture.exits)
+        .map(|exit| reading.exam.grade(&about(&weights.until_exit(exit), exam)))
+        .collect();
+    let trial = reading.trial.as_ref();
+    let trial =
+        trial.map(|trial| [about(weights, &trial.train), about(weights, &trial.validation)]);
+    Model::new(architecture, validation(reading, &about(weights, exam), trial.as_ref(), exits))
+}
+
+fn validation(
+    reading: &Reading,
+    answers: &Answers,
+    trial: Option<&[Answers; 2]>,
+    exits: Vec<f64>,
+) -> Validation {
+    if let Exam::Labels(examples) = &reading.exam {
+        return Validation::Labels { accuracy: answers.accuracy(&examples.labels), exits };
+    }
+    let tried = trial.zip(reading.trial.as_ref()).and_then(|([train, validation], trial)| {
+        let classes = 1 + trial.train.labels.iter().max()?;
+        let train = (train.embeddings.as_ref()?, &trial.train.labels[..]);
+        let validation = (validation.embeddings.as_ref()?, &trial.validation.labels[..]);
+        Some(try_out(train, validation, classes))
     });
-    lines(&passes.concat())
+    Validation::Sentences { spearman: reading.exam.grade(answers), tried }
+}
+
+/// Every training by name, in the order in which they ran.
+fn trainings(learned: &Learned) -> Vec<(String, &[Epoch])> {
+    let stages = [
+        (Stage::Teacher, learned.teacher.as_ref()),
+        (Stage::Student, Some(&learned.student)),
+        (Stage::Baseline, learned.baseline.as_ref()),
+    ];
+    let stages = stages.into_iter().filter_map(|(stage, trained)| Some((stage, trained?)));
+    let stages = stages.filter(|(_, trained)| !trained.history.is_empty());
+    stages.map(|(stage, trained)| (stage.name().to_owned(), &trained.history[..])).collect()
+}
+
+/// One line a pass, teacher first.
+fn metrics(learned: &Learned, measure: &str) -> Vec<u8> {
+    let line = |stage: &str, (index, Epoch { loss, score }): (usize, &Epoch)| {
+        let epoch = index + 1;
+        serde_json::json!({"stage": stage, "epoch": epoch, "loss": loss, measure: score})
+            .to_string()
+    };
+    let passes = trainings(learned).into_iter().flat_map(|(stage, history)| {
+        history.iter().enumerate().map(|pass| line(&stage, pass)).collect::<Vec<_>>()
+    });
+    lines(&passes.collect::<Vec<_>>())
 }
 
 fn lines(lines: &[String]) -> Vec<u8> {

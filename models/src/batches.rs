@@ -1,6 +1,11 @@
 //! Rows of token ids, gathered into padded batches of similar length.
 
+use burn::tensor::{Device, Tensor, TensorData};
+
 use crate::seed::Random;
+
+/// Added to the scores of padding before the softmax; e^-10000 is zero in f32.
+pub(crate) const MASKED_SCORE: f32 = -1e4;
 
 /// Tokenized examples: ids from `[CLS]` to `[SEP]`, and the index of the label of each. Rows after
 /// the last label have none.
@@ -23,6 +28,20 @@ pub(crate) struct Batch {
     pub(crate) tokens: usize,
 }
 
+impl Batch {
+    /// `[rows, tokens]`: 1 for a token, 0 for padding.
+    pub(crate) fn mask(&self, device: &Device) -> Tensor<2> {
+        let shape = [self.rows.len(), self.tokens];
+        Tensor::from_data(TensorData::new(self.mask.clone(), shape), device)
+    }
+
+    /// `[rows, 1, 1, tokens]`: 0 for a token, a very low score for padding.
+    pub(crate) fn bias(&self, device: &Device) -> Tensor<4> {
+        let shape = [self.rows.len(), 1, 1, self.tokens];
+        (self.mask(device) - 1.0).mul_scalar(-MASKED_SCORE).reshape(shape)
+    }
+}
+
 impl Examples {
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
@@ -31,6 +50,14 @@ impl Examples {
     /// Tokens of all examples together.
     pub(crate) fn tokens(&self) -> usize {
         self.rows.iter().map(Vec::len).sum()
+    }
+
+    /// Every one whose number leaves the remainder `part` when divided by `parts`; those with a label
+    /// first, as ever.
+    pub(crate) fn shard(&self, part: usize, parts: usize) -> Examples {
+        let rows = self.rows.iter().skip(part).step_by(parts).cloned().collect();
+        let labels = self.labels.iter().skip(part).step_by(parts).copied().collect();
+        Examples { rows, labels }
     }
 
     /// The examples `rows` as a batch.

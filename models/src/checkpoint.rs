@@ -1,26 +1,29 @@
 //! A training on disk: unfinished, to be continued bit for bit, or finished, to be used again.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::files;
-use crate::weights::{self, Architecture, Weights};
+use crate::weights::{self, Architecture, Array, Weights};
 
 /// How far a training has come.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Position {
     /// Passes finished.
     pub(crate) epoch: usize,
     /// Steps done in the running pass.
     pub(crate) step: usize,
-    /// Sum of the losses of those steps; f32 for the reason given at [`Epoch`].
-    pub(crate) loss_sum: f32,
+    /// Sum of the losses of those steps, by pupil; f32 for the reason given at [`Epoch`].
+    pub(crate) loss_sums: Vec<f32>,
     /// Time spent so far, over all runs.
     pub(crate) seconds: f64,
-    /// The finished passes.
-    pub(crate) history: Vec<Epoch>,
+    /// The finished passes, by pupil.
+    pub(crate) histories: Vec<Vec<Epoch>>,
 }
 
 /// One pass over the data. The numbers are f32 because the decimal form of an f32 comes back from
@@ -29,8 +32,8 @@ pub(crate) struct Position {
 pub(crate) struct Epoch {
     /// Mean loss.
     pub(crate) loss: f32,
-    /// Share of the validation examples that were labelled rightly after it, in `[0, 1]`.
-    pub(crate) accuracy: f32,
+    /// What the exam gave after it, 1 at best.
+    pub(crate) score: f32,
 }
 
 /// Everything that an interrupted training needs to go on.
@@ -39,9 +42,19 @@ pub(crate) struct Checkpoint {
     /// What the training depends on, hashed.
     pub(crate) key: String,
     pub(crate) position: Position,
+    pub(crate) pupils: Vec<PupilState>,
+}
+
+/// One pupil of an interrupted training.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct PupilState {
     pub(crate) weights: Weights,
-    /// The weights with the best accuracy so far; those it started from before the first pass.
+    /// The weights with the best score so far; those it started from before the first pass.
     pub(crate) best: Weights,
+    /// As it was, where that teaches it.
+    pub(crate) former: Option<Weights>,
+    /// What it is compared through, by name.
+    pub(crate) projections: BTreeMap<String, Array>,
     /// The optimizer's own record.
     pub(crate) optimizer: Vec<u8>,
 }
@@ -49,7 +62,7 @@ pub(crate) struct Checkpoint {
 /// A finished training.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Trained {
-    /// After the pass with the best validation accuracy, the first of several.
+    /// After the pass with the best score, the first of several.
     pub(crate) weights: Weights,
     pub(crate) history: Vec<Epoch>,
     pub(crate) seconds: f64,
@@ -58,8 +71,22 @@ pub(crate) struct Trained {
 #[derive(Serialize, Deserialize)]
 struct State {
     key: String,
-    architecture: Architecture,
+    /// One a pupil.
+    architectures: Vec<Architecture>,
     position: Position,
+}
+
+impl Position {
+    /// Before the first step of so many pupils.
+    pub(crate) fn new(pupils: usize) -> Position {
+        Position {
+            epoch: 0,
+            step: 0,
+            loss_sums: vec![0.0; pupils],
+            seconds: 0.0,
+            histories: vec![Vec::new(); pupils],
+        }
+    }
 }
 
 impl Checkpoint {
@@ -67,17 +94,11 @@ impl Checkpoint {
     pub(crate) fn save(&self, path: &Path) -> Result<()> {
         let state = State {
             key: self.key.clone(),
-            architecture: self.weights.architecture(),
+            architectures: self.pupils.iter().map(|pupil| pupil.weights.architecture()).collect(),
             position: self.position.clone(),
         };
-        let record = safetensors::tensor::TensorView::new(
-            safetensors::Dtype::U8,
-            vec![self.optimizer.len()],
-            &self.optimizer,
-        );
-        let record = ("optimizer".to_owned(), record.expect("one byte an element"));
-        let tensors = tensors("weights.", &self.weights).chain(tensors("best.", &self.best));
-        files::write(path, &serialize(tensors.chain([record]), &state))
+        let pupils = self.pupils.iter().enumerate();
+        files::write(path, &serialize(pupils.flat_map(|(n, pupil)| pupil.tensors(n)), &state))
     }
 
     /// The checkpoint at `path` of the training with this `key`; `None` where there is no file.
@@ -87,25 +108,50 @@ impl Checkpoint {
     pub(crate) fn load(path: &Path, key: &str) -> Result<Option<Checkpoint>> {
         let Some(bytes) = files::read_if_there(path)? else { return Ok(None) };
         let fault = |reason: String| Error::Checkpoint { path: path.to_owned(), reason };
-        let state = state(&bytes).map_err(fault)?;
-        if state.key != key {
+        let State { key: found, architectures, position } = state(&bytes).map_err(fault)?;
+        if found != key {
             return Err(fault("it belongs to another recipe, teacher or data".to_owned()));
         }
-        let weights = |prefix| {
-            weights::arrays(&bytes, prefix)
-                .and_then(|arrays| Weights::new(state.architecture, arrays))
-                .map_err(fault)
-        };
-        let file = safetensors::SafeTensors::deserialize(&bytes)
-            .map_err(|error| fault(error.to_string()))?;
-        let optimizer = file.tensor("optimizer").map_err(|error| fault(error.to_string()))?;
-        Ok(Some(Checkpoint {
-            weights: weights("weights.")?,
-            best: weights("best.")?,
-            optimizer: optimizer.data().to_vec(),
-            key: state.key,
-            position: state.position,
-        }))
+        let pupils = architectures.into_iter().enumerate();
+        let pupils = pupils.map(|(n, architecture)| PupilState::read(&bytes, n, architecture));
+        let pupils = pupils.collect::<Result<_, String>>().map_err(fault)?;
+        Ok(Some(Checkpoint { key: found, position, pupils }))
+    }
+}
+
+impl PupilState {
+    fn tensors(&self, number: usize) -> Vec<(String, TensorView<'_>)> {
+        let record = TensorView::new(Dtype::U8, vec![self.optimizer.len()], &self.optimizer);
+        let mut tensors =
+            vec![(format!("{number}.optimizer"), record.expect("one byte an element"))];
+        let weights = [("weights", Some(&self.weights)), ("best", Some(&self.best))];
+        for (part, weights) in weights.into_iter().chain([("former", self.former.as_ref())]) {
+            let arrays = weights.into_iter().flat_map(|weights| weights.arrays());
+            let named = |(name, array)| (format!("{number}.{part}.{name}"), weights::view(array));
+            tensors.extend(arrays.map(named));
+        }
+        let projections = self.projections.iter();
+        let named = |(name, array)| (format!("{number}.projections.{name}"), weights::view(array));
+        tensors.extend(projections.map(named));
+        tensors
+    }
+
+    fn read(bytes: &[u8], number: usize, architecture: Architecture) -> Result<PupilState, String> {
+        let arrays = |part: &str| weights::arrays(bytes, &format!("{number}.{part}."));
+        let weights = |part: &str| Weights::new(architecture, arrays(part)?);
+        let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
+        let optimizer = file.tensor(&format!("{number}.optimizer"));
+        let former = arrays("former")?;
+        Ok(PupilState {
+            weights: weights("weights")?,
+            best: weights("best")?,
+            former: match former.is_empty() {
+                true => None,
+                false => Some(Weights::new(architecture, former)?),
+            },
+            projections: arrays("projections")?,
+            optimizer: optimizer.map_err(|error| error.to_string())?.data().to_vec(),
+        })
     }
 }
 
@@ -115,12 +161,13 @@ impl Trained {
         let position = Position {
             epoch: self.history.len(),
             seconds: self.seconds,
-            history: self.history.clone(),
-            ..Position::default()
+            histories: vec![self.history.clone()],
+            ..Position::new(1)
         };
-        let architecture = self.weights.architecture();
-        let state = State { key: key.to_owned(), architecture, position };
-        files::write(path, &serialize(tensors("", &self.weights), &state))
+        let architectures = vec![self.weights.architecture()];
+        let state = State { key: key.to_owned(), architectures, position };
+        let named = |(name, array): (&String, _)| (name.clone(), weights::view(array));
+        files::write(path, &serialize(self.weights.arrays().iter().map(named), &state))
     }
 
     /// The finished training at `path` with this `key`; `None` where there is none, or the file is
@@ -130,27 +177,28 @@ impl Trained {
         let Some(state) = state(&bytes).ok().filter(|state| state.key == key) else {
             return Ok(None);
         };
+        let Position { mut histories, seconds, .. } = state.position;
+        let (Some(history), Some(&architecture)) = (histories.pop(), state.architectures.first())
+        else {
+            return Ok(None);
+        };
         let arrays = weights::arrays(&bytes, "");
-        let weights = arrays.and_then(|arrays| Weights::new(state.architecture, arrays)).ok();
-        let Position { history, seconds, .. } = state.position;
+        let weights = arrays.and_then(|arrays| Weights::new(architecture, arrays)).ok();
         Ok(weights.map(|weights| Trained { weights, history, seconds }))
+    }
+
+    /// Its best score; 0 before the first pass.
+    pub(crate) fn score(&self) -> f32 {
+        self.history.iter().map(|epoch| epoch.score).fold(0.0, f32::max)
     }
 }
 
-fn tensors<'a>(
-    prefix: &'a str,
-    weights: &'a Weights,
-) -> impl Iterator<Item = (String, safetensors::tensor::TensorView<'a>)> {
-    let named = move |(name, array)| (format!("{prefix}{name}"), weights::view(array));
-    weights.arrays().iter().map(named)
-}
-
 fn serialize<'a>(
-    tensors: impl Iterator<Item = (String, safetensors::tensor::TensorView<'a>)>,
+    tensors: impl IntoIterator<Item = (String, TensorView<'a>)>,
     state: &State,
 ) -> Vec<u8> {
     let state = serde_json::to_string(state).expect("plain numbers are JSON");
-    weights::serialize(tensors, "training", state)
+    weights::serialize(tensors.into_iter(), "training", state)
 }
 
 fn state(bytes: &[u8]) -> Result<State, String> {

@@ -1,7 +1,9 @@
-//! The encoder that is trained: a BERT with masked mean pooling and one linear head.
+//! The encoder that is trained: a BERT with masked mean pooling and linear heads on it.
 //!
 //! The exporter writes the same function as a graph; `export.rs` and this file change together.
 //! Devlin et al. 2019 (BERT), Reimers and Gurevych 2019 (mean pooling).
+
+use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::nn::{Embedding, LayerNorm, LayerNormConfig, Linear};
@@ -9,10 +11,8 @@ use burn::tensor::activation::{gelu, softmax};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::batches::Batch;
+use crate::rounding::{self, Arithmetic};
 use crate::weights::{Architecture, Array, NORM_EPSILON, Weights};
-
-/// Added to the scores of padding before the softmax; e^-10000 is zero in f32.
-pub(crate) const MASKED_SCORE: f32 = -1e4;
 
 /// An encoder whose parameters live on a device. Field names are the names in [`Weights`].
 #[derive(Module, Debug)]
@@ -21,7 +21,8 @@ pub(crate) struct Encoder {
     positions: Embedding,
     norm: LayerNorm,
     layers: Vec<Layer>,
-    head: Linear,
+    head: Option<Linear>,
+    exits: Vec<Linear>,
     #[module(skip)]
     heads: usize,
 }
@@ -38,26 +39,66 @@ struct Layer {
     feed_forward_norm: LayerNorm,
 }
 
+/// How a forward pass is computed and what of it is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Mode {
+    pub(crate) arithmetic: Arithmetic,
+    pub(crate) keep: Keep,
+}
+
+/// What of a forward pass is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Keep {
+    /// The answers.
+    #[default]
+    Answers,
+    /// What every layer made of the tokens, too.
+    Layers,
+}
+
 /// What an encoder says about a batch.
+#[derive(Debug, Clone)]
 pub(crate) struct Said {
-    /// `[batch, labels]`.
-    pub(crate) logits: Tensor<2>,
+    /// `[batch, labels]` of each early exit, then of the head; empty where there is no head.
+    pub(crate) logits: Vec<Tensor<2>>,
     /// Mean of the token vectors, `[batch, hidden]`.
     pub(crate) embeddings: Tensor<2>,
+    /// The embedding layer's state, then each layer's; empty unless they are kept.
+    pub(crate) states: Vec<State>,
+}
+
+/// What a layer made of the tokens.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    /// `[batch * tokens, hidden]`.
+    pub(crate) hidden: Tensor<2>,
+    /// None for the embedding layer.
+    pub(crate) attention: Option<Attention>,
+}
+
+/// The inside of an attention block, each `[batch, heads, tokens, ..]`.
+#[derive(Debug, Clone)]
+pub(crate) struct Attention {
+    pub(crate) queries: Tensor<4>,
+    pub(crate) keys: Tensor<4>,
+    pub(crate) values: Tensor<4>,
+    /// Scaled, without the mask.
+    pub(crate) scores: Tensor<4>,
 }
 
 impl Encoder {
     /// An encoder with these weights on `device`. Equal layouts give equal parameter ids, so an
     /// optimizer's saved state fits whatever encoder is built later.
     pub(crate) fn new(weights: &Weights, device: &Device) -> Encoder {
-        let Architecture { heads, layers, .. } = weights.architecture();
+        let Architecture { heads, layers, labels, exits, .. } = weights.architecture();
         let mut build = Build { weights, device, parameters: 0 };
         Encoder {
             words: Embedding { weight: build.parameter("words.weight") },
             positions: Embedding { weight: build.parameter("positions.weight") },
             norm: build.norm("norm"),
             layers: (0..layers).map(|layer| build.layer(layer)).collect(),
-            head: build.linear("head"),
+            head: (labels > 0).then(|| build.linear("head")),
+            exits: (0..exits).map(|exit| build.linear(&format!("exits.{exit}"))).collect(),
             heads,
         }
     }
@@ -68,54 +109,108 @@ impl Encoder {
         self
     }
 
+    /// The same encoder without the layer `layer`.
+    pub(crate) fn without(mut self, layer: usize) -> Encoder {
+        self.layers.remove(layer);
+        self
+    }
+
     /// The parameters as they are now; `architecture` is the one it was built with.
     pub(crate) fn weights(&self, architecture: Architecture) -> Weights {
-        let mut collect = Collect::default();
-        self.visit(&mut collect);
-        Weights::new(architecture, collect.arrays).expect("an encoder keeps its layout")
+        Weights::new(architecture, arrays(self)).expect("an encoder keeps its layout")
     }
 
-    /// Logits and embeddings of `batch`, computed on `device`, which must be the encoder's.
-    pub(crate) fn forward(&self, batch: &Batch, device: &Device) -> Said {
-        let shape = [batch.rows.len(), batch.tokens];
-        let ids = Tensor::<2, Int>::from_data(TensorData::new(batch.ids.clone(), shape), device);
-        let mask = Tensor::<2>::from_data(TensorData::new(batch.mask.clone(), shape), device);
-        let embeddings = self.embed(ids, mask);
-        Said { logits: self.head.forward(embeddings.clone()), embeddings }
-    }
-
+    /// What it says about `batch`, computed on `device`, which must be the encoder's.
+    ///
     /// Every linear layer sees `[batch * tokens, width]`: on this backend a matrix product of
     /// three axes takes twice the time.
-    fn embed(&self, ids: Tensor<2, Int>, mask: Tensor<2>) -> Tensor<2> {
-        let [batch, tokens] = ids.dims();
+    pub(crate) fn forward(&self, batch: &Batch, device: &Device, mode: Mode) -> Said {
+        let [rows, tokens] = [batch.rows.len(), batch.tokens];
+        let ids =
+            Tensor::<2, Int>::from_data(TensorData::new(batch.ids.clone(), [rows, tokens]), device);
+        let mask = batch.mask(device);
         let positions = self.positions.weight.val().narrow(0, 0, tokens).unsqueeze::<3>();
-        let words = self.words.forward(ids);
+        let words = self.looked_up(ids, mode.arithmetic);
         let hidden = words.dims()[2];
-        let bias = (mask.clone() - 1.0).mul_scalar(-MASKED_SCORE).reshape([batch, 1, 1, tokens]);
-        let mut x = self.norm.forward((words + positions).reshape([batch * tokens, hidden]));
-        for layer in &self.layers {
-            x = layer.forward(x, &bias, self.heads);
+        let bias = batch.bias(device);
+        let mut x = self.norm.forward((words + positions).reshape([rows * tokens, hidden]));
+        let mut states = Vec::new();
+        if mode.keep == Keep::Layers {
+            states.push(State { hidden: x.clone(), attention: None });
         }
-        let kept = x.reshape([batch, tokens, hidden]) * mask.clone().reshape([batch, tokens, 1]);
-        kept.sum_dim(1).squeeze_dim::<2>(1) / mask.sum_dim(1)
+        let mut logits = Vec::new();
+        for (index, layer) in self.layers.iter().enumerate() {
+            let attention;
+            (x, attention) = layer.forward(x, &bias, self.heads, mode);
+            if mode.keep == Keep::Layers {
+                states.push(State { hidden: x.clone(), attention });
+            }
+            if let Some(exit) = self.exits.get(index) {
+                logits.push(mode.arithmetic.linear(exit, mean(x.clone(), &mask)));
+            }
+        }
+        let embeddings = mean(x, &mask);
+        let head = self.head.as_ref();
+        logits.extend(head.map(|head| mode.arithmetic.linear(head, embeddings.clone())));
+        Said { logits, embeddings, states }
     }
+
+    /// `[rows, words]`: how well each word fits the token vectors `hidden` `[rows, hidden]`.
+    pub(crate) fn guesses(&self, hidden: Tensor<2>) -> Tensor<2> {
+        hidden.matmul(self.words.weight.val().swap_dims(0, 1))
+    }
+
+    fn looked_up(&self, ids: Tensor<2, Int>, arithmetic: Arithmetic) -> Tensor<3> {
+        let words = self.words.forward(ids);
+        match arithmetic {
+            Arithmetic::F32 => words,
+            Arithmetic::Int8 => {
+                let [rows, tokens, hidden] = words.dims();
+                let flat = words.reshape([rows * tokens, hidden]);
+                rounding::symmetric(flat, 1).reshape([rows, tokens, hidden])
+            }
+        }
+    }
+}
+
+/// Mean of the rows of `x` `[batch * tokens, hidden]` that `mask` `[batch, tokens]` keeps: `[batch, hidden]`.
+fn mean(x: Tensor<2>, mask: &Tensor<2>) -> Tensor<2> {
+    let ([batch, tokens], [_, hidden]) = (mask.dims(), x.dims());
+    let kept = x.reshape([batch, tokens, hidden]) * mask.clone().reshape([batch, tokens, 1]);
+    kept.sum_dim(1).squeeze_dim::<2>(1) / mask.clone().sum_dim(1)
 }
 
 impl Layer {
     /// `x` is `[batch * tokens, hidden]`, `bias` `[batch, 1, 1, tokens]`.
-    fn forward(&self, x: Tensor<2>, bias: &Tensor<4>, heads: usize) -> Tensor<2> {
-        let ([rows, hidden], [batch, .., tokens]) = (x.dims(), bias.dims());
-        let width = hidden / heads;
+    fn forward(
+        &self,
+        x: Tensor<2>,
+        bias: &Tensor<4>,
+        heads: usize,
+        mode: Mode,
+    ) -> (Tensor<2>, Option<Attention>) {
+        let ([rows, _], [batch, .., tokens]) = (x.dims(), bias.dims());
+        let linear = |part: &Linear, x: Tensor<2>| mode.arithmetic.linear(part, x);
         let split = |part: &Linear| {
-            part.forward(x.clone()).reshape([batch, tokens, heads, width]).swap_dims(1, 2)
+            let flat = linear(part, x.clone());
+            let width = flat.dims()[1] / heads;
+            flat.reshape([batch, tokens, heads, width]).swap_dims(1, 2)
         };
+        let (queries, keys, values) = (split(&self.query), split(&self.key), split(&self.value));
+        let width = queries.dims()[3];
         let scale = 1.0 / (width as f64).sqrt();
-        let scores = split(&self.query).matmul(split(&self.key).swap_dims(2, 3)).mul_scalar(scale);
-        let attention = softmax(scores + bias.clone(), 3).matmul(split(&self.value));
-        let merged = attention.swap_dims(1, 2).reshape([rows, hidden]);
-        let x = self.attention_norm.forward(self.attended.forward(merged) + x);
-        let wide = gelu(self.expand.forward(x.clone()));
-        self.feed_forward_norm.forward(self.contract.forward(wide) + x)
+        let keep =
+            (mode.keep == Keep::Layers).then(|| (queries.clone(), keys.clone(), values.clone()));
+        let scores = queries.matmul(keys.swap_dims(2, 3)).mul_scalar(scale);
+        let kept = keep.map(|(queries, keys, values)| {
+            let scores = scores.clone();
+            Attention { queries, keys, values, scores }
+        });
+        let attention = softmax(scores + bias.clone(), 3).matmul(values);
+        let merged = attention.swap_dims(1, 2).reshape([rows, heads * width]);
+        let x = self.attention_norm.forward(linear(&self.attended, merged) + x);
+        let wide = gelu(linear(&self.expand, x.clone()));
+        (self.feed_forward_norm.forward(linear(&self.contract, wide) + x), kept)
     }
 }
 
@@ -166,11 +261,18 @@ impl Build<'_> {
     }
 }
 
+/// Every parameter of `module` by its path.
+pub(crate) fn arrays(module: &impl Module) -> BTreeMap<String, Array> {
+    let mut collect = Collect::default();
+    module.visit(&mut collect);
+    collect.arrays
+}
+
 /// Reads every parameter of a module under its path.
 #[derive(Default)]
 struct Collect {
     path: Vec<String>,
-    arrays: std::collections::BTreeMap<String, Array>,
+    arrays: BTreeMap<String, Array>,
 }
 
 impl ModuleVisitor for Collect {

@@ -83,6 +83,31 @@ pub enum Error {
         got: String,
     },
 
+    /// A file does not read as scored pairs.
+    #[error("`{}`: {reason}", path.display())]
+    Pairs {
+        /// The file.
+        path: PathBuf,
+        /// The place and what should stand there.
+        reason: String,
+    },
+
+    /// A teacher cannot be asked through the runtime.
+    #[error("teacher `{}`: {reason}; `dram check` tells what of it will run", path.display())]
+    Further {
+        /// Its ONNX file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+
+    /// The scheme needs to know which of several processes this is.
+    #[error("the scheme `co_distil` has {workers} workers: say which one this is with `--worker N`, 0 to {}", workers - 1)]
+    Worker {
+        /// How many there are.
+        workers: usize,
+    },
+
     /// The teacher's tokenizer cannot be used or cut.
     #[error("tokenizer: {reason}; distillation needs a BERT WordPiece `tokenizer.json`")]
     Tokenizer {

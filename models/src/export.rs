@@ -1,40 +1,77 @@
 //! A trained encoder as an ONNX graph, opset 17: the same function as `encoder.rs`, node by node.
 //!
-//! Inputs `input_ids` and `attention_mask` (i64 `[batch, sequence]`), output `logits`
-//! (f32 `[batch, labels]`).
+//! Inputs `input_ids` and `attention_mask` (i64 `[batch, sequence]`). Outputs, f32: of a classifier `logits`
+//! `[batch, labels]`, then `exit.1`, `exit.2` ... alike, the answers after the first layer, the second and so
+//! on where it has early exits; of a sentence encoder `embedding` `[batch, hidden]`, at length 1. The nodes of
+//! an exit stand before those of the next layer, so that who runs them in order can stop there.
 
 use dram_runtime::graph::{Attribute, Dim, Graph, Node, ValueSpec};
 use dram_runtime::tensor::{DType, Tensor};
 
-use crate::encoder::MASKED_SCORE;
+use crate::batches::MASKED_SCORE;
 use crate::weights::{Architecture, NORM_EPSILON, Weights};
 
+/// What a graph gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outputs {
+    /// What a student is asked for.
+    Student,
+    /// What a student learns from: logits, where there are labels, and the mean of the token vectors as it is.
+    Answers,
+}
+
 /// The graph `name` of the encoder `weights`; `metadata` becomes properties of the model.
-pub(crate) fn graph(name: &str, weights: &Weights, metadata: &[(&str, String)]) -> Graph {
+pub(crate) fn graph(
+    name: &str,
+    weights: &Weights,
+    gives: Outputs,
+    metadata: &[(&str, String)],
+) -> Graph {
     let architecture = weights.architecture();
+    let Architecture { labels, hidden, exits, .. } = architecture;
     let mut build = Build { weights, graph: Graph::default() };
     build.constants(architecture);
     let bias = build.mask_bias();
     let mut x = build.embeddings();
     for layer in 0..architecture.layers {
         x = build.layer(layer, &x, &bias);
+        if layer < exits && gives == Outputs::Student {
+            let pooled =
+                build.mean(&x, &format!("exits.{layer}.pool"), &format!("exits.{layer}.embedding"));
+            build.classify(&pooled, &format!("exits.{layer}"), &format!("exit.{}", layer + 1));
+        }
     }
-    let pooled = build.mean(&x);
-    build.node("MatMul", &[&pooled, "head.weight"], "head.product");
-    build.node("Add", &["head.product", "head.bias"], "logits");
+    let named = if labels == 0 && gives == Outputs::Student { "pooled" } else { "embedding" };
+    let pooled = build.mean(&x, "pool", named);
+    if labels > 0 {
+        build.classify(&pooled, "head", "logits");
+    }
+    let mut outputs = Vec::new();
+    if labels > 0 {
+        outputs.push(("logits".to_owned(), labels));
+    }
+    match gives {
+        Outputs::Student if labels == 0 => {
+            build.unit(&pooled, "embedding");
+            outputs.push(("embedding".to_owned(), hidden));
+        }
+        Outputs::Student => {
+            outputs.extend((1..=exits).map(|exit| (format!("exit.{exit}"), labels)));
+        }
+        Outputs::Answers => outputs.push((pooled, hidden)),
+    }
     let batch = Dim::Symbol("batch".to_owned());
     let rows = [batch.clone(), Dim::Symbol("sequence".to_owned())];
+    let output = |(name, width): &(String, usize)| {
+        ValueSpec::new(name, DType::F32, &[batch.clone(), Dim::Fixed(*width)])
+    };
     Graph {
         name: name.to_owned(),
         opsets: [(String::new(), 17)].into(),
         inputs: ["input_ids", "attention_mask"]
             .map(|input| ValueSpec::new(input, DType::I64, &rows))
             .into(),
-        outputs: vec![ValueSpec::new(
-            "logits",
-            DType::F32,
-            &[batch, Dim::Fixed(architecture.labels)],
-        )],
+        outputs: outputs.iter().map(output).collect(),
         metadata: metadata.iter().map(|(key, value)| (key.to_string(), value.clone())).collect(),
         ..build.graph
     }
@@ -49,9 +86,9 @@ struct Build<'a> {
 impl Build<'_> {
     /// All parameters under their own names, and the few numbers that the operators need.
     fn constants(&mut self, architecture: Architecture) {
-        let Architecture { hidden, heads, .. } = architecture;
-        let (hidden, heads) = (hidden as i64, heads as i64);
-        let scale = 1.0 / ((hidden / heads) as f32).sqrt();
+        let Architecture { heads, head_width, .. } = architecture;
+        let scale = 1.0 / (head_width as f32).sqrt();
+        let (heads, head_width) = (heads as i64, head_width as i64);
         let arrays = self.weights.arrays().iter();
         let parameters = arrays
             .map(|(name, array)| (name.clone(), Tensor::from_f32(&array.shape, &array.values)));
@@ -70,8 +107,8 @@ impl Build<'_> {
             ("axis_1", &[1]),
             ("axis_2", &[2]),
             ("axes_1_2", &[1, 2]),
-            ("split_heads", &[0, 0, heads, hidden / heads]),
-            ("merge_heads", &[0, 0, hidden]),
+            ("split_heads", &[0, 0, heads, head_width]),
+            ("merge_heads", &[0, 0, heads * head_width]),
         ] {
             self.constant(name, Tensor::from_i64(&[values.len()], values));
         }
@@ -154,14 +191,32 @@ impl Build<'_> {
     }
 
     /// Mean of the token vectors that the mask keeps: `[batch, hidden]`.
-    fn mean(&mut self, x: &str) -> String {
-        self.node("Unsqueeze", &["mask", "axis_2"], "mask.column");
-        self.node("Mul", &[x, "mask.column"], "pool.kept");
-        for (source, output) in [("pool.kept", "pool.sum"), ("mask.column", "pool.count")] {
-            let sum = Node::new("ReduceSum", &[source, "axis_1"], &[output]);
+    fn mean(&mut self, x: &str, name: &str, output: &str) -> String {
+        if !self.graph.nodes.iter().any(|node| node.output() == "mask.column") {
+            self.node("Unsqueeze", &["mask", "axis_2"], "mask.column");
+        }
+        let part = |part: &str| format!("{name}.{part}");
+        self.node("Mul", &[x, "mask.column"], &part("kept"));
+        for (source, output) in [(part("kept").as_str(), "sum"), ("mask.column", "count")] {
+            let sum = Node::new("ReduceSum", &[source, "axis_1"], &[&part(output)]);
             self.push(sum.with("keepdims", Attribute::Int(0)));
         }
-        self.node("Div", &["pool.sum", "pool.count"], "embedding")
+        self.node("Div", &[&part("sum"), &part("count")], output)
+    }
+
+    /// Logits of `pooled` by the linear layer `name`.
+    fn classify(&mut self, pooled: &str, name: &str, output: &str) {
+        let product = format!("{name}.product");
+        self.node("MatMul", &[pooled, &format!("{name}.weight")], &product);
+        self.node("Add", &[&product, &format!("{name}.bias")], output);
+    }
+
+    /// Each row of `x` at length 1.
+    fn unit(&mut self, x: &str, output: &str) {
+        let norm = Node::new("ReduceL2", &[x], &["length"]);
+        let norm = norm.with("axes", Attribute::Ints(vec![1])).with("keepdims", Attribute::Int(1));
+        self.push(norm);
+        self.node("Div", &[x, "length"], output);
     }
 
     fn transpose(&mut self, x: &str, axes: [i64; 4], output: &str) -> String {
@@ -209,6 +264,8 @@ mod tests {
             layers: 2,
             feed_forward: 64,
             labels: 5,
+            head_width: 8,
+            exits: 0,
         };
         tiny::weights(architecture, 7)
     }
@@ -216,7 +273,7 @@ mod tests {
     #[test]
     fn a_graph_is_sound_and_holds_every_parameter() {
         let weights = golden_weights();
-        let graph = graph("tiny", &weights, &[]);
+        let graph = graph("tiny", &weights, Outputs::Student, &[]);
         graph.validate().expect("a sound graph");
         for (name, array) in weights.arrays() {
             let tensor = &graph.initializers[name];
@@ -236,7 +293,7 @@ mod tests {
     }
 
     fn encoded() -> Vec<u8> {
-        graph("tiny", &golden_weights(), &[]).to_onnx()
+        graph("tiny", &golden_weights(), Outputs::Student, &[]).to_onnx()
     }
 
     #[test]

@@ -1,16 +1,17 @@
-//! A few inputs and the trainer's own logits, for whoever runs the student elsewhere.
+//! A few inputs and the trainer's own answers, for whoever runs the student elsewhere.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor as DeviceTensor};
 use dram_runtime::session::{Options, Session};
 use dram_runtime::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::batches::Examples;
-use crate::encoder::Encoder;
+use crate::encoder::{Encoder, Mode};
 use crate::error::{Error, Result};
+use crate::losses;
 
 /// Two f32 implementations of the same sums over logits of size 1 to 20.
 const TOLERANCE: f32 = 1e-4;
@@ -21,11 +22,19 @@ pub(crate) struct Golden {
     pub(crate) rows: Vec<Row>,
 }
 
-/// One input, without padding.
+/// One input, without padding, and the outputs of the graph that belong to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) ids: Vec<u32>,
+    /// Empty where it has no labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) logits: Vec<f32>,
+    /// The logits of its early exits, the first one's first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) exits: Vec<Vec<f32>>,
+    /// At length 1; empty where it has labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) embedding: Vec<f32>,
 }
 
 impl Golden {
@@ -35,9 +44,18 @@ impl Golden {
         let count = examples.len().min(8);
         let row = |index: usize| {
             let row = index * examples.len() / count;
-            let said = encoder.forward(&examples.batch(&[row]), &Device::flex());
-            let logits = said.logits.into_data().try_to_vec().expect("logits are f32");
-            Row { ids: examples.rows[row].clone(), logits }
+            let batch = examples.batch(&[row]);
+            let said = encoder.forward(&batch, &Device::flex(), Mode::default());
+            let values = |answer: DeviceTensor<2>| -> Vec<f32> {
+                answer.into_data().try_to_vec().expect("answers are f32")
+            };
+            let mut exits: Vec<Vec<f32>> = said.logits.into_iter().map(values).collect();
+            let logits = exits.pop().unwrap_or_default();
+            let embedding = match logits.is_empty() {
+                true => values(losses::unit(said.embeddings)),
+                false => Vec::new(),
+            };
+            Row { ids: examples.rows[row].clone(), logits, exits, embedding }
         };
         Golden { rows: (0..count).map(row).collect() }
     }
@@ -52,12 +70,18 @@ impl Golden {
         let session = Session::open(path, &Options::default()).map_err(fault)?;
         for (index, row) in self.rows.iter().enumerate() {
             let outputs = session.run(&row.inputs()).map_err(fault)?;
-            let logits = outputs.first().and_then(|(_, logits)| logits.to_f32());
-            let difference = row.difference(&logits.unwrap_or_default());
-            if difference.is_nan() || difference > TOLERANCE {
-                let reason =
-                    format!("its logits for golden row {index} are off by {difference:.1e}");
+            let expected = row.outputs();
+            if outputs.len() != expected.len() {
+                let reason = format!("{} outputs, expected {}", outputs.len(), expected.len());
                 return Err(Error::Export(reason));
+            }
+            for ((name, output), expected) in outputs.iter().zip(expected) {
+                let difference = difference(&output.to_f32().unwrap_or_default(), expected);
+                if difference.is_nan() || difference > TOLERANCE {
+                    let reason =
+                        format!("its `{name}` for golden row {index} is off by {difference:.1e}");
+                    return Err(Error::Export(reason));
+                }
             }
         }
         Ok(())
@@ -74,15 +98,21 @@ impl Row {
             .into()
     }
 
-    /// The largest difference to `logits`; not a number where there are more or fewer of them.
-    fn difference(&self, logits: &[f32]) -> f32 {
-        if logits.len() != self.logits.len() {
-            return f32::NAN;
-        }
-        let pairs = logits.iter().zip(&self.logits);
-        // `f32::max` would pass over a logit that is not a number.
-        pairs
-            .map(|(a, b)| (a - b).abs())
-            .fold(0.0, |most, next| if next > most || next.is_nan() { next } else { most })
+    /// In the order of the graph's outputs.
+    fn outputs(&self) -> Vec<&[f32]> {
+        let first = if self.logits.is_empty() { &self.embedding } else { &self.logits };
+        std::iter::once(first).chain(&self.exits).map(Vec::as_slice).collect()
     }
+}
+
+/// The largest difference of `ours` and `theirs`; not a number where one is longer.
+fn difference(ours: &[f32], theirs: &[f32]) -> f32 {
+    if ours.len() != theirs.len() {
+        return f32::NAN;
+    }
+    let pairs = ours.iter().zip(theirs);
+    // `f32::max` would pass over a value that is not a number.
+    pairs
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, |most, next| if next > most || next.is_nan() { next } else { most })
 }

@@ -5,32 +5,38 @@
 //!                 train, teacher           answers             train, student        export
 //! ```
 //!
-//! The student starts as a part of the teacher: some of its layers, the strongest neurons of their
-//! feed-forward blocks, the word pieces that the texts need. It then learns the labels, the
-//! teacher's softened distributions over them (Hinton, Vinyals and Dean 2015) and the teacher's
-//! sentence embeddings. The teacher's answers are collected once and kept, since they do not change
-//! (offline distillation).
+//! The student starts as a part of the teacher: some of its layers and heads, the strongest neurons of
+//! their feed-forward blocks, the word pieces that the texts need. It then learns what the recipe's losses
+//! say, from whom the recipe's scheme says: a teacher that was finished before and whose answers are kept
+//! (offline), one that learns in the same steps, other students, other processes, or itself. Labelled texts
+//! make a classifier, sentences an encoder.
 //!
 //! [`distill()`] is the way in. Everything random comes from the recipe's seed; an interrupted run
 //! continues bit for bit; nothing is printed.
 
+mod alarms;
 mod answers;
 mod artefacts;
 mod batches;
 mod checkpoint;
 mod clip;
+mod curves;
 mod data;
 mod distill;
 mod encoder;
 mod error;
+mod exam;
 mod export;
+mod features;
 mod files;
 mod golden;
 mod inputs;
+mod interview;
 mod losses;
 mod progress;
-mod recipe;
+pub mod recipe;
 mod report;
+mod rounding;
 mod schedule;
 mod seed;
 pub mod signals;
@@ -39,6 +45,7 @@ mod task;
 mod teacher;
 mod tokens;
 mod train;
+mod trial;
 mod variations;
 mod vocabulary;
 mod weights;
@@ -47,11 +54,13 @@ mod weights;
 mod tiny;
 
 pub use answers::Accuracy;
-pub use distill::distill;
+pub use distill::{Baseline, Options, distill};
 pub use error::{Error, Result};
+pub use exam::Measure;
 pub use progress::{Progress, Stage};
-pub use recipe::{Data, Losses, Recipe, Student, Teacher, Training};
-pub use report::{Data as ReportData, Model, Report, Seconds};
+pub use recipe::Recipe;
+pub use report::{Data as ReportData, Model, Report, Seconds, Validation};
 pub use task::Task;
 pub use train::Resume;
+pub use trial::Tried;
 pub use weights::Architecture;

@@ -29,6 +29,27 @@ pub(crate) fn embedding(student: Tensor<2>, teacher: Tensor<2>) -> Tensor<1> {
     (distance / teacher.square().sum_dim(1).add_scalar(1e-12)).mean()
 }
 
+/// One less the cosine of each pair of rows.
+pub(crate) fn cosine(student: Tensor<2>, teacher: Tensor<2>) -> Tensor<1> {
+    (unit(student) * unit(teacher)).sum_dim(1).mean().neg() + 1.0
+}
+
+/// Squared difference of the two matrices of cosines within the batch, averaged over its elements. The
+/// widths may differ.
+pub(crate) fn similarity(student: Tensor<2>, teacher: Tensor<2>) -> Tensor<1> {
+    let cosines = |x: Tensor<2>| {
+        let x = unit(x);
+        x.clone().matmul(x.swap_dims(0, 1))
+    };
+    (cosines(student) - cosines(teacher)).square().mean()
+}
+
+/// Each row at length 1.
+pub(crate) fn unit(x: Tensor<2>) -> Tensor<2> {
+    let length = x.clone().square().sum_dim(1).add_scalar(1e-24).sqrt();
+    x / length
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,5 +94,19 @@ mod tests {
         let student = Tensor::<2>::from_data([[0.0, 0.0], [0.0, 1.0]], &device);
         // (25/25 + 1/4) / 2
         assert!((value(embedding(student, teacher)) - 0.625).abs() < 1e-6);
+    }
+
+    #[test]
+    fn cosine_and_similarity_look_at_directions_alone() {
+        let device = Device::flex();
+        let teacher = Tensor::<2>::from_data([[3.0, 4.0], [0.0, 2.0]], &device);
+        let student = Tensor::<2>::from_data([[4.0, 3.0], [0.0, 9.0]], &device);
+        // Cosines 24/25 and 1.
+        assert!((value(cosine(student.clone(), teacher.clone())) - 0.02).abs() < 1e-6);
+        // The cosines between the rows: 0.8 and 0.6, twice among four.
+        assert!((value(similarity(student, teacher.clone())) - 0.02).abs() < 1e-6);
+        // Width 3, the same angles.
+        let wide = Tensor::<2>::from_data([[0.0, 3.0, 4.0], [0.0, 0.0, 1.0]], &device);
+        assert!(value(similarity(wide, teacher)).abs() < 1e-6);
     }
 }

@@ -3,6 +3,8 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use crate::exam::Measure;
+
 /// The parts of a distillation, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -12,7 +14,7 @@ pub enum Stage {
     Answers,
     /// The student learns from the answers.
     Student,
-    /// The same student learns from the labels alone, for comparison.
+    /// The same student learns without a teacher, for comparison.
     Baseline,
 }
 
@@ -46,6 +48,8 @@ pub enum Progress {
         steps: usize,
         /// Mean loss of this pass so far.
         loss: f64,
+        /// Speed of that batch.
+        examples_per_second: f64,
         /// Until the student is done, at the speed so far.
         seconds_left: f64,
     },
@@ -68,8 +72,10 @@ pub enum Progress {
         epochs: usize,
         /// Mean loss of the pass.
         loss: f64,
-        /// Share of the validation examples that are labelled rightly, in `[0, 1]`.
-        accuracy: f64,
+        /// What was measured after it, 1 at best.
+        score: f64,
+        /// What that figure is.
+        measure: Measure,
         /// Until the student is done, at the speed so far.
         seconds_left: f64,
     },

@@ -60,8 +60,8 @@ pub(crate) fn load(folder: &Path) -> Result<Teacher> {
 }
 
 impl Teacher {
-    /// The encoder with a new head of `labels` classes, drawn from a normal distribution with
-    /// deviation 0.02 (BERT's own initialization).
+    /// The encoder with a new head of `labels` classes, where there are any, drawn from a normal
+    /// distribution with deviation 0.02 (BERT's own initialization).
     ///
     /// # Errors
     /// [`Error::Teacher`] with the first parameter that is missing or has another shape.
@@ -76,7 +76,7 @@ impl Teacher {
         let mut renamed: BTreeMap<String, Array> =
             checkpoint.iter().filter_map(|(name, array)| rename(name, array)).collect();
         add_token_type(&mut renamed, checkpoint.get("embeddings.token_type_embeddings.weight"));
-        renamed.extend(new_head(architecture, seed));
+        renamed.extend(new_head("head", architecture, seed));
         Weights::new(architecture, renamed).map_err(fault)
     }
 
@@ -86,9 +86,11 @@ impl Teacher {
             positions: self.config.max_position_embeddings,
             hidden: self.config.hidden_size,
             heads: self.config.num_attention_heads,
+            head_width: self.config.hidden_size / self.config.num_attention_heads,
             layers: self.config.num_hidden_layers,
             feed_forward: self.config.intermediate_size,
             labels,
+            exits: 0,
         }
     }
 }
@@ -169,12 +171,13 @@ fn add_token_type(arrays: &mut BTreeMap<String, Array>, types: Option<&Array>) {
     }
 }
 
-fn new_head(architecture: Architecture, seed: u64) -> [(String, Array); 2] {
+/// A linear layer from `hidden` to the labels, as [`Teacher::with_head`] draws it.
+pub(crate) fn new_head(name: &str, architecture: Architecture, seed: u64) -> [(String, Array); 2] {
     let Architecture { hidden, labels, .. } = architecture;
-    let mut random = Random::new(seed, "head", 0);
+    let mut random = Random::new(seed, name, 0);
     let values = (0..hidden * labels).map(|_| 0.02 * random.normal()).collect();
     [
-        ("head.weight".to_owned(), Array { shape: vec![hidden, labels], values }),
-        ("head.bias".to_owned(), Array { shape: vec![labels], values: vec![0.0; labels] }),
+        (format!("{name}.weight"), Array { shape: vec![hidden, labels], values }),
+        (format!("{name}.bias"), Array { shape: vec![labels], values: vec![0.0; labels] }),
     ]
 }

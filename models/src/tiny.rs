@@ -17,6 +17,19 @@ const LABELS: [(&str, &str); 5] = [
     ("weather", "rain"),
 ];
 
+/// The sizes of the tiny teacher.
+pub(crate) const ARCHITECTURE: Architecture = Architecture {
+    vocabulary: 66,
+    positions: 32,
+    hidden: 16,
+    heads: 2,
+    head_width: 8,
+    layers: 3,
+    feed_forward: 32,
+    labels: 5,
+    exits: 0,
+};
+
 /// A WordPiece tokenizer of 66 pieces: five special tokens, an unused slot, a Cyrillic letter, the
 /// Latin letters alone and as continuations, and a few words.
 pub(crate) fn tokenizer() -> Vec<u8> {
@@ -62,30 +75,61 @@ pub(crate) fn weights(architecture: Architecture, seed: u64) -> Weights {
 
 /// Writes a teacher of three layers and a recipe into `folder`; returns the recipe's path.
 pub(crate) fn workplace(folder: &Path) -> PathBuf {
-    let architecture = Architecture {
-        vocabulary: 66,
-        positions: 32,
-        hidden: 16,
-        heads: 2,
-        layers: 3,
-        feed_forward: 32,
-        labels: 5,
-    };
     let write = |name: &str, bytes: &[u8]| {
         std::fs::write(folder.join(name), bytes).expect("a writable folder");
     };
-    write("model.safetensors", &checkpoint(&weights(architecture, 1)));
+    write("model.safetensors", &checkpoint(&weights(ARCHITECTURE, 1)));
     write("tokenizer.json", &tokenizer());
     write("config.json", CONFIG.as_bytes());
     write("train.tsv", texts(20).as_bytes());
     write("val.tsv", texts(4).as_bytes());
+    write("pairs.tsv", pairs().as_bytes());
     write("recipe.toml", RECIPE.as_bytes());
     folder.join("recipe.toml")
 }
 
 /// The recipe of a [`workplace`].
 pub(crate) fn recipe(folder: &Path) -> Recipe {
-    Recipe::load(&workplace(folder)).expect("a good recipe")
+    changed(folder, &[])
+}
+
+/// The recipe of a [`workplace`] with the parts of its text that are named first replaced by the second.
+pub(crate) fn changed(folder: &Path, changes: &[(&str, &str)]) -> Recipe {
+    let path = workplace(folder);
+    let mut text = RECIPE.to_owned();
+    for (from, to) in changes {
+        assert!(text.contains(from), "no {from} in the tiny recipe");
+        text = text.replacen(from, to, 1);
+    }
+    Recipe::parse(&text, &path).expect("a good recipe")
+}
+
+/// What turns the tiny recipe into one for a sentence encoder: training, data, losses.
+pub(crate) const SENTENCES: [(&str, &str); 3] = [
+    (
+        "[teacher.training]\nepochs = 8\nbatch = 16\nlearning_rate = 1e-2\nwarmup = 0.1\n\
+         weight_decay = 0.01\nclip_norm = 1.0\n",
+        "",
+    ),
+    (
+        "[data.labelled]\ntrain = \"train.tsv\"\nvalidation = \"val.tsv\"\nvariations = 1\n",
+        "[data.sentences]\nfrom = [{ path = \"train.tsv\" }, { path = \"pairs.tsv\", take = 9 }]\n\
+         pairs = \"pairs.tsv\"\nretrieval = { train = \"train.tsv\", validation = \"val.tsv\" }\n",
+    ),
+    (
+        "soft = { weight = 1.0, temperature = 2.0 }\nhard = 0.5\n\
+         embedding = { weight = 1.0, distance = \"relative\" }\n",
+        "embedding = { weight = 1.0, distance = \"cosine\" }\nsimilarity = 1.0\n",
+    ),
+];
+
+/// Scored pairs: the more letters they share, the more alike.
+fn pairs() -> String {
+    let lines = (0..20).map(|n| {
+        let letters: String = ('a'..='t').take(n + 1).flat_map(|c| [c, ' ']).collect();
+        format!("a b c d e f g h i j\t{letters}rain\t{}\n", 10 - n.abs_diff(9))
+    });
+    std::iter::once("sentence1\tsentence2\tscore\n".to_owned()).chain(lines).collect()
 }
 
 /// `weights` as Hugging Face stores a BERT: linear layers `[output, input]`, token types apart.
@@ -157,7 +201,7 @@ warmup = 0.1
 weight_decay = 0.01
 clip_norm = 1.0
 
-[data]
+[data.labelled]
 train = "train.tsv"
 validation = "val.tsv"
 variations = 1
@@ -178,8 +222,7 @@ weight_decay = 0.01
 clip_norm = 1.0
 
 [losses]
-temperature = 2.0
-soft = 1.0
+soft = { weight = 1.0, temperature = 2.0 }
 hard = 0.5
-embedding = 1.0
+embedding = { weight = 1.0, distance = "relative" }
 "#;

@@ -16,6 +16,14 @@ pub(crate) fn rows(json: &[u8], texts: &[String], max_tokens: usize) -> Result<V
     Ok(encodings.iter().map(|encoding| encoding.get_ids().to_vec()).collect())
 }
 
+/// The id of the piece `name` under the tokenizer `json`; `None` where it has no such piece.
+///
+/// # Errors
+/// [`Error::Tokenizer`] where `json` is no tokenizer.
+pub(crate) fn id(json: &[u8], name: &str) -> Result<Option<u32>> {
+    Ok(Tokenizer::from_bytes(json).map_err(fault)?.token_to_id(name))
+}
+
 fn load(json: &[u8], max_tokens: usize) -> Result<Tokenizer> {
     let mut tokenizer = Tokenizer::from_bytes(json).map_err(fault)?;
     let truncation = TruncationParams { max_length: max_tokens, ..TruncationParams::default() };

@@ -11,7 +11,7 @@ use crate::error::Result;
 /// Added to the variance in every layer norm, as in the original BERT.
 pub(crate) const NORM_EPSILON: f64 = 1e-12;
 
-/// The sizes of an encoder with a classification head.
+/// The sizes of an encoder, with a classification head where there are labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Architecture {
     /// Word pieces.
@@ -20,14 +20,18 @@ pub struct Architecture {
     pub positions: usize,
     /// Width of a token's vector.
     pub hidden: usize,
-    /// Attention heads a layer; divides `hidden`.
+    /// Attention heads a layer.
     pub heads: usize,
+    /// Width of an attention head.
+    pub head_width: usize,
     /// Transformer layers.
     pub layers: usize,
     /// Width between the two linear layers of a feed-forward block.
     pub feed_forward: usize,
-    /// Classes.
+    /// Classes; 0 where the answer is the embedding itself.
     pub labels: usize,
+    /// Layers, from the first on, after which there is an answer besides the last one's.
+    pub exits: usize,
 }
 
 /// Values in row-major order under a shape.
@@ -48,21 +52,27 @@ impl Architecture {
     /// Names and shapes of all parameters.
     pub(crate) fn layout(&self) -> Vec<(String, Vec<usize>)> {
         let Architecture { vocabulary, positions, hidden, feed_forward, labels, .. } = *self;
+        let attention = self.heads * self.head_width;
         let mut layout = vec![
             ("words.weight".to_owned(), vec![vocabulary, hidden]),
             ("positions.weight".to_owned(), vec![positions, hidden]),
         ];
         layout.extend(norm("norm", hidden));
         for layer in 0..self.layers {
-            for part in ["query", "key", "value", "attended"] {
-                layout.extend(linear(&format!("layers.{layer}.{part}"), hidden, hidden));
+            for part in ["query", "key", "value"] {
+                layout.extend(linear(&format!("layers.{layer}.{part}"), hidden, attention));
             }
+            layout.extend(linear(&format!("layers.{layer}.attended"), attention, hidden));
             layout.extend(norm(&format!("layers.{layer}.attention_norm"), hidden));
             layout.extend(linear(&format!("layers.{layer}.expand"), hidden, feed_forward));
             layout.extend(linear(&format!("layers.{layer}.contract"), feed_forward, hidden));
             layout.extend(norm(&format!("layers.{layer}.feed_forward_norm"), hidden));
         }
-        layout.extend(linear("head", hidden, labels));
+        if labels > 0 {
+            layout.extend(linear("head", hidden, labels));
+            let exits = 0..self.exits;
+            layout.extend(exits.flat_map(|exit| linear(&format!("exits.{exit}"), hidden, labels)));
+        }
         layout
     }
 
@@ -132,6 +142,35 @@ impl Weights {
     pub(crate) fn get(&self, name: &str) -> &Array {
         let array = self.arrays.get(name);
         array.unwrap_or_else(|| panic!("the layout of an encoder has `{name}`"))
+    }
+
+    /// Moves every parameter to `keep` of itself and the rest of `other`, which has the same layout.
+    pub(crate) fn move_towards(&mut self, other: &Weights, keep: f64) {
+        let keep = keep as f32;
+        for (own, other) in self.arrays.values_mut().zip(other.arrays.values()) {
+            for (own, other) in own.values.iter_mut().zip(&other.values) {
+                *own = keep * *own + (1.0 - keep) * other;
+            }
+        }
+    }
+
+    /// What its values are, as bytes, parameter by parameter.
+    pub(crate) fn parts(&self) -> Vec<&[u8]> {
+        self.arrays.values().map(|array| bytemuck::cast_slice(&array.values)).collect()
+    }
+
+    /// The encoder that ends at early exit `exit`, counted from 0.
+    ///
+    /// # Panics
+    /// Where it has no such exit.
+    pub(crate) fn until_exit(&self, exit: usize) -> Weights {
+        let architecture = Architecture { layers: exit + 1, exits: 0, ..self.architecture };
+        let mut arrays = self.arrays.clone();
+        for kind in ["weight", "bias"] {
+            arrays
+                .insert(format!("head.{kind}"), self.get(&format!("exits.{exit}.{kind}")).clone());
+        }
+        Weights::new(architecture, arrays).expect("a part of the layout")
     }
 
     /// All parameters by name.

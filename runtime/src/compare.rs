@@ -147,6 +147,7 @@ impl Model {
             sequences: &planned.sequences,
             shapes: &planned.shapes,
             heap: None,
+            exits: None,
             labels: &[],
             tokenizer: tokenizer.map(Vec::as_slice),
             metrics: BTreeMap::new(),

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::decode::Prediction;
 use crate::error::{Error, Result};
+use crate::exits::Depth;
 use crate::npy;
 use crate::session::Session;
 use crate::tensor::{DType, Tensor};
@@ -31,6 +32,8 @@ pub enum Evaluation {
         accuracy: f64,
         /// Mean over the labels that occur of the harmonic mean of precision and recall.
         macro_f1: f64,
+        /// How far it computed; `None` where it takes no early exits.
+        depth: Option<MeanDepth>,
         /// Number of examples.
         examples: usize,
         /// Time for all of them.
@@ -45,6 +48,15 @@ pub enum Evaluation {
         /// Time for all of them.
         seconds: f64,
     },
+}
+
+/// How far a model with early exits computed, over all examples.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct MeanDepth {
+    /// Mean of the exits that answered, counted from 1; the last layer counts as the one after all exits.
+    pub mean_exit: f64,
+    /// Multiply-accumulates that ran, as a share of those that run where no exit is taken.
+    pub mean_compute: f64,
 }
 
 impl Evaluation {
@@ -225,10 +237,11 @@ pub fn evaluate(
     let start = Instant::now();
     match examples {
         Examples::Labelled(examples) => {
-            Ok(classification(&classified(session, examples, progress)?, start))
+            let (pairs, depths) = classified(session, examples, progress)?;
+            Ok(classification(&pairs, MeanDepth::of(&depths), start))
         }
         Examples::Tensors(examples) => {
-            Ok(classification(&recognized(session, examples, progress)?, start))
+            Ok(classification(&recognized(session, examples, progress)?, None, start))
         }
         Examples::Pairs(examples) => {
             let (cosines, scores) = compared(session, examples, progress)?;
@@ -241,22 +254,37 @@ pub fn evaluate(
     }
 }
 
-fn classification(pairs: &[(String, &str)], start: Instant) -> Evaluation {
+impl MeanDepth {
+    fn of(depths: &[Depth]) -> Option<MeanDepth> {
+        let mean = |of: fn(&Depth) -> f64| depths.iter().map(of).sum::<f64>() / depths.len() as f64;
+        (!depths.is_empty()).then(|| MeanDepth {
+            mean_exit: mean(|depth| depth.exit as f64),
+            mean_compute: mean(|depth| depth.compute),
+        })
+    }
+}
+
+fn classification(
+    pairs: &[(String, &str)],
+    depth: Option<MeanDepth>,
+    start: Instant,
+) -> Evaluation {
     let right = pairs.iter().filter(|(predicted, label)| predicted == label).count();
     Evaluation::Classification {
         accuracy: right as f64 / pairs.len() as f64,
         macro_f1: macro_f1(pairs),
+        depth,
         examples: pairs.len(),
         seconds: start.elapsed().as_secs_f64(),
     }
 }
 
-/// Predicted and true label of each text.
+/// Predicted and true label of each text, and how far each was computed, where there are early exits.
 fn classified<'a>(
     session: &Session,
     examples: &'a [(String, String)],
     progress: &mut dyn FnMut(usize),
-) -> Result<Vec<(String, &'a str)>> {
+) -> Result<(Vec<(String, &'a str)>, Vec<Depth>)> {
     let known = &session.manifest().labels;
     if let Some((_, label)) =
         examples.iter().find(|(_, label)| !known.is_empty() && !known.contains(label))
@@ -267,12 +295,14 @@ fn classified<'a>(
             got: format!("`{label}`; evaluate it on the data it was trained for"),
         });
     }
-    let mut pairs = Vec::with_capacity(examples.len());
+    let (mut pairs, mut depths) = (Vec::with_capacity(examples.len()), Vec::new());
     for (done, (text, label)) in examples.iter().enumerate() {
-        pairs.push((likeliest(session.predict(text)?)?, label.as_str()));
+        let (prediction, depth) = session.predict_with_depth(text)?;
+        pairs.push((likeliest(prediction)?, label.as_str()));
+        depths.extend(depth);
         progress(done + 1);
     }
-    Ok(pairs)
+    Ok((pairs, depths))
 }
 
 /// Predicted and true label of each tensor.
@@ -366,8 +396,9 @@ fn macro_f1(pairs: &[(String, &str)]) -> f64 {
     scores.iter().sum::<f64>() / scores.len().max(1) as f64
 }
 
-/// Pearson's correlation of the ranks; 0 where one side is constant.
-fn spearman(a: &[f32], b: &[f32]) -> f64 {
+/// Spearman's rank correlation of `a` and `b`, as long as each other: Pearson's correlation of the ranks,
+/// equal values sharing their mean rank; 0 where one side is constant.
+pub fn spearman(a: &[f32], b: &[f32]) -> f64 {
     let (a, b) = (ranks(a), ranks(b));
     let mean = (a.len() as f64 - 1.0) / 2.0;
     let product =

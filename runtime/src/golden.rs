@@ -261,6 +261,7 @@ mod tests {
             evaluate: None,
             require_int8: None,
             max_drop: DEFAULT_MAX_DROP,
+            exit_drop: crate::exits::DEFAULT_EXIT_DROP,
         };
         pack(&model, &path, &options, &mut |_| {}).unwrap();
         path

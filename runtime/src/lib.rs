@@ -30,6 +30,7 @@ mod decode;
 mod engine;
 pub mod error;
 pub mod evaluate;
+pub mod exits;
 mod gate;
 pub mod golden;
 pub mod graph;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::exits::Exits;
 use crate::quantize::Precision;
 use crate::shapes::Shapes;
 use crate::tensor::{DType, Tensor};
@@ -68,6 +69,9 @@ pub struct Manifest {
     /// need is computed, and where nobody measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heap: Option<Heap>,
+    /// Answers after some of the layers. Absent where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exits: Option<Exits>,
     /// One a column of the output, for [`Task::Classify`].
     pub labels: Vec<String>,
     /// Where the model comes from: teacher, data, recipe, licences, as its ONNX file says.

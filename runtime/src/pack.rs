@@ -8,6 +8,8 @@ use crate::bundle::{self, Bundle, Parts};
 use crate::calibrate::{self, Calibration, Ranges};
 use crate::engine;
 use crate::error::{Error, Result};
+use crate::evaluate::Examples;
+use crate::exits::{self, Exits};
 use crate::gate::{Gate, Packed, Yardstick};
 use crate::golden;
 use crate::graph::{Dim, Graph};
@@ -53,6 +55,9 @@ pub struct PackOptions {
     pub evaluate: Option<PathBuf>,
     /// Most accuracy that may be lost against f32, in points (hundredths).
     pub max_drop: f64,
+    /// Most accuracy that early exits may lose against the last layer, in points; where the model has any,
+    /// their threshold is calibrated on the labelled data.
+    pub exit_drop: f64,
     /// Least share of the multiply-accumulates that must run in int8, 0 to 1.
     pub require_int8: Option<f64>,
 }
@@ -107,6 +112,8 @@ pub struct PackReport {
     pub f32_score: Option<f64>,
     /// That of the packed precision.
     pub score: Option<f64>,
+    /// Early exits with their threshold; `None` where the model has none.
+    pub exits: Option<Exits>,
     /// What was put back to something finer to hold the gate; `None` where nothing had to be.
     pub repair: Option<Repair>,
 }
@@ -177,8 +184,16 @@ pub fn pack(
     progress("writing");
     let metrics = metrics(f32_score.zip(score), options.precision);
     let golden = golden::record(&session)?;
+    let labelled = match &yardstick {
+        Some(Yardstick::Labelled(Examples::Labelled(examples))) => Some(&examples[..]),
+        _ => None,
+    };
+    let exits = match Exits::of(&fused, belongings.task) {
+        Some(exits) => Some(exits::calibrate(exits, &session, labelled, options.exit_drop)?),
+        None => None,
+    };
     let parts = belongings.parts(&prepared.graph, options.precision);
-    let parts = Parts { golden: &golden, metrics, ..parts };
+    let parts = Parts { golden: &golden, metrics, exits: exits.as_ref(), ..parts };
     let heap = match options.heap.filter(|_| session.executor() != "kernels") {
         Some(allocator) => measured(&parts, allocator)?,
         None => None,
@@ -199,6 +214,7 @@ pub fn pack(
         measure,
         f32_score,
         score,
+        exits,
         repair,
     })
 }
@@ -324,6 +340,7 @@ impl Belongings {
             sequences: &self.sequences,
             shapes: &self.shapes,
             heap: None,
+            exits: None,
             labels: &self.labels,
             tokenizer: self.tokenizer.as_deref(),
             metrics: BTreeMap::new(),

@@ -163,6 +163,7 @@ fn parts<'a>(graph: &'a Graph, precision: Precision, sequences: &'a [usize]) -> 
         sequences,
         shapes: &[],
         heap: None,
+        exits: None,
         labels: &[],
         tokenizer: None,
         metrics: BTreeMap::new(),

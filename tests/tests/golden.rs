@@ -72,6 +72,7 @@ fn a_mixture_with_tract_agrees_with_onnxruntime() {
         sequences: &[32],
         shapes: &[],
         heap: None,
+        exits: None,
         labels: &[],
         tokenizer: None,
         metrics: BTreeMap::new(),

@@ -33,6 +33,7 @@ fn means(folder: &Path) -> PathBuf {
         sequences: &[],
         shapes: &[],
         heap: None,
+        exits: None,
         labels: &["left".to_owned(), "right".to_owned()],
         tokenizer: None,
         metrics: [].into(),

@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use dram_runtime::calibrate::Calibration;
+use dram_runtime::exits::DEFAULT_EXIT_DROP;
 use dram_runtime::optimize::PassReport;
 use dram_runtime::pack::{Calibrate, DEFAULT_MAX_DROP, PackOptions, PackReport, pack};
 use dram_runtime::plan::Size;
@@ -73,6 +74,10 @@ pub(crate) struct Pack {
     #[arg(long, value_name = "POINTS", requires = "eval", default_value_t = DEFAULT_MAX_DROP)]
     max_drop: f64,
 
+    /// Calibrate early exits to lose at most this against the last layer, in percentage points
+    #[arg(long, value_name = "POINTS", requires = "eval", default_value_t = DEFAULT_EXIT_DROP)]
+    exit_drop: f64,
+
     /// Refuse where less of the multiply-accumulates runs in int8: `90%`
     #[arg(long, value_name = "SHARE", value_parser = share)]
     require_int8: Option<f64>,
@@ -103,6 +108,7 @@ impl Pack {
                 .map(|data| Calibrate { data, calibration: self.calibration }),
             evaluate: self.eval.clone(),
             max_drop: self.max_drop,
+            exit_drop: self.exit_drop,
             require_int8: self.require_int8,
         };
         let report = pack(&self.model, &self.output, &options, &mut |step| output.note(&step))?;
@@ -127,6 +133,11 @@ impl Pack {
         let score = |what: &str, score| row(&format!("{measure} {what}"), percent(score));
         rows.extend(report.f32_score.map(|it| score("in f32", it)));
         rows.extend(report.score.map(|it| score("as packed", it)));
+        rows.extend(report.exits.iter().map(|exits| {
+            let certainty =
+                format!("{} from a certainty of {}", exits.outputs.len(), exits.threshold);
+            row("early exits", certainty)
+        }));
         let rewrites = |it: &PassReport| row(&format!("pass {}", it.pass), it.rewrites.to_string());
         rows.extend(report.passes.iter().map(rewrites));
         let tract = report.left_to_tract.as_ref();

@@ -10,7 +10,7 @@ use dram_runtime::{Prediction, Session, Tensor, npy};
 use serde_json::{Value, json};
 
 use crate::Answer;
-use crate::arguments::Limits;
+use crate::arguments::{EarlyExits, Limits};
 use crate::output::{Output, table};
 use crate::verbs::takes_text;
 
@@ -39,12 +39,15 @@ pub(crate) struct Run {
     top: usize,
 
     #[command(flatten)]
+    early: EarlyExits,
+
+    #[command(flatten)]
     limits: Limits,
 }
 
 impl Run {
     pub(crate) fn call(&self, output: &Output) -> Result<Answer> {
-        let session = self.limits.open(&self.file)?;
+        let session = self.early.apply(self.limits.open(&self.file)?)?;
         match &self.text[..] {
             _ if !self.input.is_empty() => self.tensors(&session, output)?,
             [] if !takes_text(&session) => bail!(inputs_wanted(&session)),

@@ -8,6 +8,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use dram_runtime::tensor::Tensor;
 
+use crate::distill::Baseline;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::inputs::hash;
@@ -29,15 +30,6 @@ use crate::weights::Array;
 
 /// Training recordings that are written out for whoever quantizes the student.
 const CALIBRATION: usize = 256;
-
-/// Whether the student is also trained without a teacher, for comparison.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Baseline {
-    /// No.
-    Without,
-    /// The same student from the same first weights, on the labels alone, for as many steps.
-    With,
-}
 
 /// Distils the student of `recipe` into the folder `output`, which is created where it is missing.
 ///
@@ -65,8 +57,8 @@ pub fn distill(
     let answers = run.ask(&teacher, &mut watch)?;
     let student = run.learn(&teacher, &answers, &mut watch)?;
     let baseline = match baseline {
-        Baseline::Without => None,
-        Baseline::With => Some(run.learn_alone(&mut watch)?),
+        Baseline::Skip => None,
+        Baseline::Train => Some(run.learn_alone(&mut watch)?),
     };
     run.write(&Learned { teacher, asking: answers.seconds.into(), student, baseline })
 }
@@ -123,8 +115,8 @@ impl<'a> Run<'a> {
             (training.epochs * (3 * train.len() + self.validation.len())) as f64
         };
         let alone = match baseline {
-            Baseline::Without => 0.0,
-            Baseline::With => passes(&self.training_alone(), &self.labelled) * work(student),
+            Baseline::Skip => 0.0,
+            Baseline::Train => passes(&self.training_alone(), &self.labelled) * work(student),
         };
         passes(&teacher.training, &self.labelled) * work(teacher)
             + self.asked.len() as f64 * work(teacher)
@@ -395,7 +387,7 @@ mod tests {
     }
 
     fn run(recipe: &Recipe, output: &Path) -> Result<Report> {
-        distill(recipe, output, Resume::No, Baseline::With, &mut |_| ControlFlow::Continue(()))
+        distill(recipe, output, Resume::No, Baseline::Train, &mut |_| ControlFlow::Continue(()))
     }
 
     /// The artefacts of a folder as hashes, but for the line that tells the time.
@@ -439,7 +431,7 @@ mod tests {
         loop {
             // Stops within passes and between them, in every training.
             let mut left = 11;
-            let result = distill(&recipe, &parts, Resume::Yes, Baseline::With, &mut |_| {
+            let result = distill(&recipe, &parts, Resume::Yes, Baseline::Train, &mut |_| {
                 left -= 1;
                 if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
@@ -461,7 +453,7 @@ mod tests {
         run(&recipe, &output).expect("a student");
         recipe.losses.temperature = 3.0;
         let mut reused = Vec::new();
-        distill(&recipe, &output, Resume::No, Baseline::With, &mut |progress| {
+        distill(&recipe, &output, Resume::No, Baseline::Train, &mut |progress| {
             if let Progress::Reused { stage } = progress {
                 reused.push(stage);
             }

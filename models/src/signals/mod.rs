@@ -28,7 +28,7 @@ mod weights;
 #[cfg(test)]
 mod tiny;
 
-pub use distill::{Baseline, distill};
+pub use distill::distill;
 pub use front::Front;
 pub use network::{Block, Convolutional, Kind};
 pub use recipe::{Copies, Data, Images, Learner, Recipe, Sound, Targets, Training, Windows};

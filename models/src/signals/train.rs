@@ -10,6 +10,7 @@ use burn::tensor::{Bytes, Device, Int, Tensor, TensorData};
 
 use crate::clip::clip;
 use crate::error::{Error, Result};
+use crate::exam::Measure;
 use crate::losses;
 use crate::progress::{Progress, Stage, Watch};
 use crate::schedule::learning_rate;
@@ -183,9 +184,11 @@ impl Learner {
         for rows in order.iter().skip(self.position.step) {
             let started = Instant::now();
             self = self.step(lesson, rows, order.len())?;
-            self.position.seconds += started.elapsed().as_secs_f64();
+            let seconds = started.elapsed().as_secs_f64();
+            self.position.seconds += seconds;
             watch.did((3 * rows.len()) as f64 * work);
-            if watch.tell(self.step_done(lesson, order.len(), watch)).is_break() {
+            let rate = rows.len() as f64 / seconds;
+            if watch.tell(self.step_done(lesson, order.len(), rate, watch)).is_break() {
                 return Err(self.interrupted(lesson));
             }
         }
@@ -238,7 +241,7 @@ impl Learner {
         }
     }
 
-    fn step_done(&self, lesson: &Lesson, steps: usize, watch: &Watch) -> Progress {
+    fn step_done(&self, lesson: &Lesson, steps: usize, rate: f64, watch: &Watch) -> Progress {
         Progress::Step {
             stage: lesson.stage,
             epoch: self.position.epoch + 1,
@@ -246,6 +249,7 @@ impl Learner {
             step: self.position.step,
             steps,
             loss: f64::from(self.position.loss_sum / self.position.step as f32),
+            examples_per_second: rate,
             seconds_left: watch.seconds_left(),
         }
     }
@@ -257,7 +261,8 @@ impl Learner {
             epoch: self.position.epoch,
             epochs: lesson.training.epochs,
             loss: f64::from(last.loss),
-            accuracy: f64::from(last.accuracy),
+            score: f64::from(last.accuracy),
+            measure: Measure::Accuracy,
             seconds_left: watch.seconds_left(),
         }
     }

@@ -40,6 +40,7 @@ pub(crate) fn small(seed: u16, golden: &[Example]) -> Vec<u8> {
         sequences: &[],
         shapes: &[],
         heap: None,
+        exits: None,
         labels: &[],
         tokenizer: None,
         metrics: BTreeMap::new(),

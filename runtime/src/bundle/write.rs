@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::{ALIGNMENT, DIGEST, HEADER_BYTES, KEY, MAGIC, SIGNATURE, VERSION, read};
 use crate::error::{Error, Result};
+use crate::exits::Exits;
 use crate::golden::Example;
 use crate::graph::Graph;
 use crate::manifest::{Extent, GoldenEntry, Heap, Manifest, Task, TensorEntry};
@@ -30,6 +31,8 @@ pub struct Parts<'a> {
     pub shapes: &'a [Shapes],
     /// What tract was measured to take from the heap for them.
     pub heap: Option<Heap>,
+    /// Answers after some of the layers.
+    pub exits: Option<&'a Exits>,
     /// One a column of the output, for [`Task::Classify`].
     pub labels: &'a [String],
     /// The text of `tokenizer.json`.
@@ -96,6 +99,7 @@ pub fn image(parts: &Parts) -> Vec<u8> {
         sequences: parts.sequences.to_vec(),
         shapes: parts.shapes.to_vec(),
         heap: parts.heap,
+        exits: parts.exits.cloned(),
         labels: parts.labels.to_vec(),
         lineage: parts.graph.metadata.clone(),
         metrics: parts.metrics.clone(),

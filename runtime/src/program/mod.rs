@@ -101,6 +101,20 @@ impl Program {
         work
     }
 
+    /// The arithmetic of a run of `tokens` that ends with the step that writes output `output`.
+    pub(crate) fn work_until(&self, output: usize, tokens: usize) -> Work {
+        let mut work = Work::default();
+        for step in &self.steps[..=self.written_by(output)] {
+            work += step.operator.work(self.read_by(step, tokens));
+        }
+        work
+    }
+
+    /// The step that writes output `output`.
+    fn written_by(&self, output: usize) -> usize {
+        self.slots[self.outputs[output]].live.0
+    }
+
     /// Operators that it runs.
     pub(crate) fn len(&self) -> usize {
         self.steps.len()

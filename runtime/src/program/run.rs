@@ -44,7 +44,50 @@ impl Program {
         ids: &[i64],
         mask: &[i64],
     ) -> Result<Vec<Tensor>> {
-        let tokens = ids.len();
+        let run = self.begin(machine, workspace, ids, mask);
+        for step in &self.steps {
+            run.step(step, workspace).map_err(|error| self.no_embedding(error, ids))?;
+        }
+        Ok(self.outputs.iter().map(|&slot| run.output(slot, workspace)).collect())
+    }
+
+    /// As [`Program::run`], but ends at the first of the outputs `exits`, which are written in this order, that
+    /// `enough` is satisfied with, or after the first output. Gives the output that it ended with.
+    ///
+    /// # Errors
+    /// As [`Program::run`].
+    pub(crate) fn run_until(
+        &self,
+        machine: &Machine,
+        workspace: &mut Workspace,
+        ids: &[i64],
+        exits: &[usize],
+        enough: &dyn Fn(&Tensor) -> bool,
+    ) -> Result<(usize, Tensor)> {
+        let run = self.begin(machine, workspace, ids, &vec![1; ids.len()]);
+        let mut done = 0;
+        for &output in exits.iter().chain(&[0]) {
+            let end = self.written_by(output) + 1;
+            for step in self.steps.get(done..end).unwrap_or_default() {
+                run.step(step, workspace).map_err(|error| self.no_embedding(error, ids))?;
+            }
+            done = done.max(end);
+            let answer = run.output(self.outputs[output], workspace);
+            if output == 0 || enough(&answer) {
+                return Ok((output, answer));
+            }
+        }
+        unreachable!("the first output ends the walk")
+    }
+
+    /// Puts the inputs of a run into `workspace`.
+    fn begin<'a>(
+        &'a self,
+        machine: &'a Machine,
+        workspace: &mut Workspace,
+        ids: &[i64],
+        mask: &[i64],
+    ) -> Run<'a> {
         for (target, &id) in workspace.ids.iter_mut().zip(ids) {
             // Out of range for the table is out of range for `u32` too, or found by the lookup.
             *target = u32::try_from(id).unwrap_or(u32::MAX);
@@ -52,11 +95,7 @@ impl Program {
         for (target, &keep) in workspace.mask.iter_mut().zip(mask) {
             *target = u8::from(keep != 0);
         }
-        let run = Run { program: self, machine, tokens };
-        for step in &self.steps {
-            run.step(step, workspace).map_err(|error| self.no_embedding(error, ids))?;
-        }
-        Ok(self.outputs.iter().map(|&slot| run.output(slot, workspace)).collect())
+        Run { program: self, machine, tokens: ids.len() }
     }
 
     fn no_embedding(&self, error: NoEmbedding, ids: &[i64]) -> Error {

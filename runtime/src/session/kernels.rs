@@ -59,6 +59,18 @@ impl Kernels {
         self.program.run(&self.machine, &mut workspace, ids, mask)
     }
 
+    /// The output that a run for one sequence, nothing masked, ends with: the first of `exits` that is `enough`,
+    /// or the first output.
+    pub(super) fn run_until(
+        &self,
+        ids: &[i64],
+        exits: &[usize],
+        enough: &dyn Fn(&Tensor) -> bool,
+    ) -> Result<(usize, Tensor)> {
+        let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
+        self.program.run_until(&self.machine, &mut workspace, ids, exits, enough)
+    }
+
     /// The outputs for a batch of any size, one sequence after the other.
     pub(super) fn run_batch(&self, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<Tensor>> {
         let values = |name: &str| inputs.get(name).and_then(Tensor::to_i64).unwrap_or_default();

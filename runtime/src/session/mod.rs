@@ -13,6 +13,7 @@ use crate::bundle::Bundle;
 use crate::decode::{self, Prediction};
 use crate::engine::Fact;
 use crate::error::{Error, Result};
+use crate::exits::{self, Depth};
 use crate::golden::Example;
 use crate::graph::{Dim, Graph, ValueSpec};
 use crate::manifest::{Manifest, Task};
@@ -68,6 +69,16 @@ pub struct Session {
     text: Option<Text>,
     plan: Plan,
     longest: usize,
+    /// The exits that are looked at; none where the last layer always answers.
+    early: Option<Early>,
+}
+
+/// Early exits as a session takes them.
+#[derive(Debug)]
+struct Early {
+    /// The graph's outputs that are exits, the earliest first.
+    outputs: Vec<usize>,
+    threshold: f32,
 }
 
 #[derive(Debug)]
@@ -124,9 +135,43 @@ impl Session {
     ) -> Result<Session> {
         let text =
             bundle.tokenizer().map(|section| Text::from_section(section, longest)).transpose()?;
-        let session = Session { bundle, graph, executor, text, plan, longest };
+        let mut session = Session { bundle, graph, executor, text, plan, longest, early: None };
         session.check_labels()?;
+        session.early = session.exits()?;
         Ok(session)
+    }
+
+    /// The same session, taking early exits that are certain to `threshold`, 0 to 1, instead of what the bundle
+    /// was calibrated to; at 1 it takes none.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] where the bundle has no early exits, or our kernels do not run it from end to end.
+    pub fn with_exit_threshold(mut self, threshold: f32) -> Result<Session> {
+        let early = self.early.take().ok_or(Error::Missing {
+            what: "early exits that could be taken",
+            next: "distil it with `student.exits`, and pack all of it for our kernels",
+        })?;
+        self.early = Some(Early { threshold, ..early });
+        Ok(self)
+    }
+
+    /// The exits that the bundle names, where they can end a run.
+    fn exits(&self) -> Result<Option<Early>> {
+        let (Some(exits), Executor::Kernels(_)) = (&self.manifest().exits, &self.executor) else {
+            return Ok(None);
+        };
+        let place = |name: &String| {
+            let place = self.graph.outputs.iter().position(|output| output.name == *name);
+            let place = place.filter(|&place| {
+                place > 0 && self.graph.outputs[place].shape == self.graph.outputs[0].shape
+            });
+            place.ok_or_else(|| {
+                let expected = "a further output of the graph, shaped like the first";
+                Error::graph("the manifest's exits", expected, format!("`{name}`"))
+            })
+        };
+        let outputs = exits.outputs.iter().map(place).collect::<Result<_>>()?;
+        Ok(Some(Early { outputs, threshold: exits.threshold }))
     }
 
     fn check_labels(&self) -> Result<()> {
@@ -148,7 +193,16 @@ impl Session {
     /// [`Error::Missing`] where the model has no tokenizer; [`Error::Labels`] where it gives more than
     /// one number a label; [`Error::Engine`].
     pub fn predict(&self, text: &str) -> Result<Prediction> {
-        self.prediction(self.scores(text)?)
+        self.predict_with_depth(text).map(|(prediction, _)| prediction)
+    }
+
+    /// The same, and how far it computed; `None` where the model has no early exits that it could take.
+    ///
+    /// # Errors
+    /// As [`Session::predict`].
+    pub fn predict_with_depth(&self, text: &str) -> Result<(Prediction, Option<Depth>)> {
+        let (scores, depth) = self.scores_and_depth(text)?;
+        Ok((self.prediction(scores)?, depth))
     }
 
     /// The same for tensors, as [`Session::run`] takes them, with a batch of one.
@@ -174,8 +228,27 @@ impl Session {
     /// # Errors
     /// As [`Session::predict`].
     pub fn scores(&self, text: &str) -> Result<Vec<f32>> {
+        self.scores_and_depth(text).map(|(scores, _)| scores)
+    }
+
+    fn scores_and_depth(&self, text: &str) -> Result<(Vec<f32>, Option<Depth>)> {
         let ids = self.tokenizer()?.ids(text)?;
-        self.scored(self.first_output(&ids)?)
+        let (Some(early), Executor::Kernels(kernels)) = (&self.early, &self.executor) else {
+            return Ok((self.scored(self.first_output(&ids)?)?, None));
+        };
+        self.check_length(ids.len())?;
+        let enough = |answer: &Tensor| {
+            let logits = answer.to_f32().unwrap_or_default();
+            exits::is_certain(exits::likeliest(&logits).1, early.threshold)
+        };
+        let (output, answer) = kernels.run_until(&ids, &early.outputs, &enough)?;
+        let place = early.outputs.iter().position(|&exit| exit == output);
+        let work = |output| kernels.program.work_until(output, ids.len()).macs as f64;
+        let depth = Depth {
+            exit: 1 + place.unwrap_or(early.outputs.len()),
+            compute: work(output) / work(0).max(1.0),
+        };
+        Ok((self.scored(values(Some(&answer))?)?, Some(depth)))
     }
 
     /// The same for tensors, as [`Session::run`] takes them; of a batch, row after row.

@@ -58,6 +58,7 @@ pub fn onnx(bytes: &[u8]) {
         metrics: Default::default(),
         shapes: &[],
         heap: None,
+        exits: None,
         golden: &[],
     });
     open(&image);

@@ -95,6 +95,7 @@ pub(super) fn bundle() -> Vec<Vec<u8>> {
             metrics: [("f32_score".to_owned(), 0.5)].into(),
             shapes: &[],
             heap: None,
+            exits: None,
             golden: &[],
         })
     };

@@ -24,13 +24,17 @@ pub(crate) struct Distill {
     #[arg(long)]
     resume: bool,
 
-    /// Train the student on the labels alone too, to see what the teacher brought
+    /// Train the same student without a teacher too, to see what the teacher brought
     #[arg(long)]
     baseline: bool,
 
     /// Draw everything random from this seed instead of the recipe's
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+
+    /// Which process of a co-distillation this is, from 0
+    #[arg(long, value_name = "N")]
+    worker: Option<usize>,
 }
 
 #[cfg(not(feature = "distill"))]

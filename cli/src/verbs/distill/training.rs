@@ -4,8 +4,10 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
-use dram_models::signals::{self, Baseline};
-use dram_models::{Error, Progress, Recipe, Report, Resume, Stage, Task, distill};
+use dram_models::signals;
+use dram_models::{
+    Baseline, Error, Model, Options, Progress, Recipe, Report, Resume, Stage, Task, distill,
+};
 use indicatif::ProgressBar;
 
 use super::{Distill, malloc};
@@ -54,9 +56,10 @@ impl Distill {
 
     /// The result for people, and for scripts.
     fn texts(&self, recipe: Recipe, tell: &mut Tell) -> Result<(String, serde_json::Value)> {
-        ensure!(!self.baseline, "`--baseline` is for recipes of signals (`[data] kind`)");
         let recipe = Recipe { seed: self.seed.unwrap_or(recipe.seed), ..recipe };
-        let report = distill(&recipe, &self.output, self.resume(), tell)?;
+        let options =
+            Options { resume: self.resume(), baseline: self.baseline(), worker: self.worker };
+        let report = distill(&recipe, &self.output, options, tell)?;
         Ok((summary(&report, self), serde_json::to_value(&report)?))
     }
 
@@ -65,10 +68,14 @@ impl Distill {
         recipe: signals::Recipe,
         tell: &mut Tell,
     ) -> Result<(String, serde_json::Value)> {
+        ensure!(self.worker.is_none(), "`--worker` is for recipes whose scheme is `co_distil`");
         let recipe = signals::Recipe { seed: self.seed.unwrap_or(recipe.seed), ..recipe };
-        let baseline = if self.baseline { Baseline::With } else { Baseline::Without };
-        let report = signals::distill(&recipe, &self.output, self.resume(), baseline, tell)?;
+        let report = signals::distill(&recipe, &self.output, self.resume(), self.baseline(), tell)?;
         Ok((signals_summary(&report, self), serde_json::to_value(&report)?))
+    }
+
+    fn baseline(&self) -> Baseline {
+        if self.baseline { Baseline::Train } else { Baseline::Skip }
     }
 
     fn resume(&self) -> Resume {
@@ -101,11 +108,23 @@ impl Watch<'_> {
 
     fn show(&mut self, progress: Progress) {
         match progress {
-            Progress::Step { stage, epoch, epochs, step, steps, loss, seconds_left } => {
+            Progress::Step {
+                stage,
+                epoch,
+                epochs,
+                step,
+                steps,
+                loss,
+                examples_per_second,
+                seconds_left,
+            } => {
                 self.bar.set_length(steps as u64);
                 self.bar.set_position(step as u64);
                 self.bar.set_prefix(format!("{} {epoch}/{epochs}", stage.name()));
-                self.bar.set_message(format!("loss {loss:.4}, {} left", clock(seconds_left)));
+                self.bar.set_message(format!(
+                    "loss {loss:.4}, {examples_per_second:.0} examples/s, {} left",
+                    clock(seconds_left)
+                ));
             }
             Progress::Asked { step, steps, seconds_left } => {
                 self.bar.set_length(steps as u64);
@@ -113,14 +132,14 @@ impl Watch<'_> {
                 self.bar.set_prefix(Stage::Answers.name());
                 self.bar.set_message(format!("{} left", clock(seconds_left)));
             }
-            Progress::Epoch { stage, epoch, epochs, loss, accuracy, seconds_left } => {
-                self.say(format!(
-                    "{} {epoch}/{epochs}: loss {loss:.4}, validation accuracy {:.2} %, {} left",
+            Progress::Epoch { stage, epoch, epochs, loss, score, measure, seconds_left } => self
+                .say(format!(
+                    "{} {epoch}/{epochs}: loss {loss:.4}, validation {} {:.2} %, {} left",
                     stage.name(),
-                    100.0 * accuracy,
+                    measure.name(),
+                    100.0 * score,
                     clock(seconds_left)
-                ))
-            }
+                )),
             Progress::Reused { stage } => self.say(format!("{}: found finished", stage.name())),
             _ => {}
         }
@@ -139,24 +158,34 @@ fn clock(seconds: f64) -> String {
 }
 
 fn summary(report: &Report, distill: &Distill) -> String {
-    let row = |name: &str, model: &dram_models::Model| {
-        vec![
-            name.to_owned(),
-            format!("{:.2} %", 100.0 * model.validation.accuracy),
-            model.parameters.to_string(),
-            model.encoder_parameters.to_string(),
-        ]
+    let figures = report.student.validation.figures();
+    let mut heading = vec![String::new()];
+    heading.extend(figures.iter().map(|(name, _)| format!("validation {name}")));
+    heading.extend(["parameters", "in layers"].map(str::to_owned));
+    let row = |(name, model): (&str, &Model)| {
+        let mut row = vec![name.to_owned()];
+        let figures = model.validation.figures();
+        row.extend(figures.iter().map(|(_, figure)| format!("{:.2} %", 100.0 * figure)));
+        row.extend([model.parameters.to_string(), model.encoder_parameters.to_string()]);
+        row
     };
-    let heading =
-        ["", "validation accuracy", "parameters", "in layers"].map(str::to_owned).to_vec();
-    let rows = [heading, row("teacher", &report.teacher), row("student", &report.student)];
-    format!(
-        "{}the student keeps {:.1} % of the accuracy with {:.1} % of the layers' parameters\n{}\n",
-        table(&rows),
-        100.0 * report.retention,
-        100.0 * report.encoder_share,
-        distill.output.join("student.onnx").display()
-    )
+    let models = [
+        ("teacher", report.teacher.as_ref()),
+        ("without teacher", report.baseline.as_ref()),
+        ("student", Some(&report.student)),
+    ];
+    let models = models.into_iter().filter_map(|(name, model)| Some((name, model?)));
+    let rows: Vec<Vec<String>> = std::iter::once(heading).chain(models.map(row)).collect();
+    let kept = report.retention.map_or(String::new(), |retention| {
+        format!(
+            "the student keeps {:.1} % of the teacher's score with {:.1} % of the layers' parameters\n",
+            100.0 * retention,
+            100.0 * report.encoder_share
+        )
+    });
+    let alarms: String = report.alarms.iter().map(|alarm| format!("warning: {alarm}\n")).collect();
+    let student = distill.output.join("student.onnx");
+    format!("{}{kept}{alarms}{}\n", table(&rows), student.display())
 }
 
 fn signals_summary(report: &signals::Report, distill: &Distill) -> String {

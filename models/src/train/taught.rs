@@ -1,0 +1,118 @@
+//! What those who teach say about a batch. Nothing here carries gradients.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::pupil::Pupil;
+use super::{Course, Former, Teaching, Who};
+use crate::batches::Batch;
+use crate::encoder::{Attention, Encoder, Keep, Mode, Said, State};
+use crate::weights::Array;
+
+/// What one teacher says, and how much it counts; a teacher need not speak about everything.
+pub(super) struct Taught {
+    pub(super) weight: f64,
+    pub(super) logits: Option<Tensor<2>>,
+    pub(super) embeddings: Option<Tensor<2>>,
+    pub(super) states: Vec<State>,
+    /// Its guesses of the masked words, as a function of token vectors.
+    pub(super) words: Option<Encoder>,
+}
+
+/// What the teachers of `course` say about `batch`, where `said` is what the pupils say and `progress`
+/// the share of the training that is behind, 0 to 1.
+pub(super) fn taught(
+    course: &Course,
+    pupil: &Pupil,
+    said: &[Said],
+    batch: &Batch,
+    progress: f64,
+    device: &Device,
+) -> Vec<Taught> {
+    let by = |teaching: &Teaching| {
+        let weight = teaching.weight;
+        match &teaching.who {
+            Who::Answers(answers) => {
+                let rows = |array: &Array| {
+                    let rows = array.rows(&batch.rows);
+                    Tensor::<2>::from_data(TensorData::new(rows.values, rows.shape), device)
+                };
+                vec![Taught {
+                    logits: answers.logits.as_ref().map(rows),
+                    embeddings: answers.embeddings.as_ref().map(rows),
+                    ..silent(weight)
+                }]
+            }
+            Who::Inside(encoder) => {
+                let mode = Mode { keep: Keep::Layers, ..Mode::default() };
+                let said = encoder.forward(batch, &Device::flex(), mode);
+                let states = said.states.into_iter().map(lifted).collect();
+                vec![Taught { states, words: Some((*encoder).clone()), ..silent(weight) }]
+            }
+            Who::Peer(peer) => vec![overheard(&said[*peer], weight)],
+            Who::Former(former) => {
+                let weight = match former {
+                    Former::Progressive(last) => weight * last * progress,
+                    Former::Average(_) | Former::Snapshot(_) => weight,
+                };
+                let former = pupil.former.as_ref();
+                former.map(|weights| asked(&on_cpu(weights), batch, weight)).into_iter().collect()
+            }
+            Who::Workers(workers) => {
+                let others = workers.listened();
+                let weight = weight / others.len().max(1) as f64;
+                others.iter().map(|encoder| asked(encoder, batch, weight)).collect()
+            }
+        }
+    };
+    course.teachers.iter().flat_map(by).collect()
+}
+
+fn on_cpu(weights: &crate::weights::Weights) -> Encoder {
+    Encoder::new(weights, &Device::flex())
+}
+
+fn silent(weight: f64) -> Taught {
+    Taught { weight, logits: None, embeddings: None, states: Vec::new(), words: None }
+}
+
+/// The answers of an encoder on the plain CPU device.
+fn asked(encoder: &Encoder, batch: &Batch, weight: f64) -> Taught {
+    let said = encoder.forward(batch, &Device::flex(), Mode::default());
+    Taught {
+        logits: said.logits.into_iter().next_back().map(Tensor::from_inner),
+        embeddings: Some(Tensor::from_inner(said.embeddings)),
+        ..silent(weight)
+    }
+}
+
+/// What another pupil says in this step.
+fn overheard(said: &Said, weight: f64) -> Taught {
+    let detached = |state: &State| State {
+        hidden: state.hidden.clone().detach(),
+        attention: state.attention.clone().map(|inside| Attention {
+            queries: inside.queries.detach(),
+            keys: inside.keys.detach(),
+            values: inside.values.detach(),
+            scores: inside.scores.detach(),
+        }),
+    };
+    Taught {
+        logits: said.logits.last().map(|logits| logits.clone().detach()),
+        embeddings: Some(said.embeddings.clone().detach()),
+        states: said.states.iter().map(detached).collect(),
+        ..silent(weight)
+    }
+}
+
+/// A state of the plain device on the one that keeps gradients.
+fn lifted(state: State) -> State {
+    State {
+        hidden: Tensor::from_inner(state.hidden),
+        attention: state.attention.map(|inside| Attention {
+            queries: Tensor::from_inner(inside.queries),
+            keys: Tensor::from_inner(inside.keys),
+            values: Tensor::from_inner(inside.values),
+            scores: Tensor::from_inner(inside.scores),
+        }),
+    }
+}
