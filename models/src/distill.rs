@@ -817,7 +817,8 @@ mod tests {
     fn a_teacher_and_its_student_learn_together() {
         let folder = folder();
         let online = ("name = \"tiny\"", "name = \"tiny\"\nscheme = \"online\"");
-        let recipe = tiny::changed(folder.path(), &[tiny::SENTENCES[0], online]);
+        let changes = [tiny::SENTENCES[0], online, ("epochs = 8", "epochs = 20")];
+        let recipe = tiny::changed(folder.path(), &changes);
         let report = once(&recipe);
         let teacher = report.teacher.as_ref().expect("it learned along");
         assert_eq!(teacher.architecture.layers, 3);
