@@ -279,12 +279,15 @@ fn classification(
     }
 }
 
+/// A predicted label and the true one.
+type Labelled<'a> = (String, &'a str);
+
 /// Predicted and true label of each text, and how far each was computed, where there are early exits.
 fn classified<'a>(
     session: &Session,
     examples: &'a [(String, String)],
     progress: &mut dyn FnMut(usize),
-) -> Result<(Vec<(String, &'a str)>, Vec<Depth>)> {
+) -> Result<(Vec<Labelled<'a>>, Vec<Depth>)> {
     let known = &session.manifest().labels;
     if let Some((_, label)) =
         examples.iter().find(|(_, label)| !known.is_empty() && !known.contains(label))
@@ -310,7 +313,7 @@ fn recognized<'a>(
     session: &'a Session,
     examples: &[(Tensor, usize)],
     progress: &mut dyn FnMut(usize),
-) -> Result<Vec<(String, &'a str)>> {
+) -> Result<Vec<Labelled<'a>>> {
     let labels = &session.manifest().labels;
     let [input] = session.inputs() else {
         return Err(Error::Missing {
