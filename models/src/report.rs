@@ -52,6 +52,9 @@ pub struct Model {
     pub validation: Validation,
 }
 
+/// One of a model's sizes.
+type Size = fn(&Model) -> usize;
+
 /// Figures on examples that nobody learned from.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
@@ -192,7 +195,7 @@ impl Report {
             };
             row(name, models.iter().map(cell).collect());
         }
-        let sizes: [(&str, fn(&Model) -> usize); 4] = [
+        let sizes: [(&str, Size); 4] = [
             ("parameters", |model| model.parameters),
             ("of these in transformer layers", |model| model.encoder_parameters),
             ("layers", |model| model.architecture.layers),
