@@ -31,6 +31,11 @@ armv7-*)
     # library's own choices of `memcpy`, and it ends before `main`.
     flags="$flags -C link-arg=-fuse-ld=gold"
     ;;
+thumbv7em-none-eabihf)
+    # The layout of memory is the program's own: targets/firmware.
+    linker=rust-lld
+    flags="-C link-arg=-Tlink.x -C link-arg=-L$targets/firmware"
+    ;;
 x86_64-*-musl) linker=musl-gcc ;;
 x86_64-*) linker=cc ;;
 *)
@@ -39,12 +44,16 @@ x86_64-*) linker=cc ;;
     ;;
 esac
 
+rustup_has() {
+    [ "${RUST_FROM:-rustup}" = rustup ] && command -v rustup >/dev/null && rustup target list --installed | grep -qx "$triple"
+}
 cargo=cargo
-if ! { command -v rustup && rustup target list --installed | grep -qx "$triple"; } >/dev/null 2>&1 &&
-    [ -e "$TARGETS_DIR/sysroot/lib/rustlib/$triple" ]; then
+if [ -e "$TARGETS_DIR/sysroot/lib/rustlib/$triple" ] && ! rustup_has; then
     cargo=/usr/bin/cargo
     export RUSTC=/usr/bin/rustc
     flags="$flags --sysroot=$TARGETS_DIR/sysroot"
+    # rust-lld is rustup's own.
+    [ "$linker" != rust-lld ] || linker=ld.lld
 fi
 name=${triple//-/_}
 export "CARGO_TARGET_${name^^}_LINKER=$linker" "CARGO_TARGET_${name^^}_RUSTFLAGS=$flags"

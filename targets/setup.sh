@@ -3,10 +3,12 @@
 #
 # Installs what is needed to build for other machines and to run the results here, emulated:
 #   aarch64-unknown-linux-gnu (the default), armv7-unknown-linux-gnueabihf, x86_64-unknown-linux-gnu,
-#   aarch64-unknown-linux-musl, x86_64-unknown-linux-musl, and `board`, a whole emulated machine.
+#   aarch64-unknown-linux-musl, x86_64-unknown-linux-musl, thumbv7em-none-eabihf (a Cortex-M4 without an
+#   operating system), and `board`, a whole emulated machine.
 #
 # Rust's standard library comes from `rustup target add` where rustup has it. Elsewhere it comes from
-# Debian: packaged for aarch64, built from the packaged source for armv7; musl is then not to be had.
+# Debian: packaged for aarch64, built from the packaged source for armv7 and the Cortex-M; musl is then
+# not to be had.
 # C compilers and emulators come from Debian. Needs root where one of them is missing.
 #
 # What is there already is left alone, so a second run takes seconds. The machine's own package
@@ -19,7 +21,7 @@ fail() { echo "targets/setup.sh: $*" >&2; exit 2; }
 
 # The machine's own mirrors, with backports and ARM beside what it has: an apt of our own.
 private_apt() {
-    [ -z "${APT_CONFIG:-}" ] || return 0
+    [ -z "${VERSION_CODENAME:-}" ] || return 0
     [ "$(id -u)" = 0 ] || fail "run it as root once, or install: $*"
     command -v apt-get >/dev/null || fail "there is no apt-get; install: $*"
     local apt=$TARGETS_DIR/apt
@@ -43,6 +45,8 @@ END
     [ -n "$(find "$apt/lists" -name '*Packages*' -mmin -720 -print -quit)" ] || { apt-get -qq update; touch "$apt"/lists/*Packages*; }
 }
 
+apt_install() { apt-get -qq -y --no-install-recommends --no-remove install "$@" >/dev/null; }
+
 # command_of PROGRAM PACKAGE...: installs the packages where the program is missing.
 command_of() {
     command -v "$1" >/dev/null && return
@@ -50,9 +54,7 @@ command_of() {
     shift
     private_apt "$@"
     # Debian's emulators are taken from backports only where others from there are installed already.
-    apt-get -qq -y --no-install-recommends --no-remove install "$@" >/dev/null ||
-        apt-get -qq -y --no-install-recommends --no-remove -t "$VERSION_CODENAME-backports" install "$@" >/dev/null ||
-        fail "cannot install $*, for $program"
+    apt_install "$@" 2>/dev/null || apt_install -t "$VERSION_CODENAME-backports" "$@" || fail "cannot install $*, for $program"
 }
 
 # unpack PACKAGE FOLDER: a package for another architecture, used as files and not installed.
@@ -80,7 +82,7 @@ rust_std() {
     [ -x /usr/bin/rustc ] || {
         private_apt rustc-web cargo-web
         # The newest Rust of a Debian release carries the suffix; releases without one have it as rustc.
-        apt-get -qq -y --no-install-recommends install rustc-web cargo-web >/dev/null || command_of rustc rustc cargo
+        apt_install rustc-web cargo-web 2>/dev/null || apt_install rustc cargo || fail "cannot install rustc and cargo"
     }
     local host package version
     host=$(/usr/bin/rustc -vV | sed -n 's/^host: //p')
@@ -93,15 +95,22 @@ rust_std() {
         unpack "libstd-${package/rustc/rust}-dev:arm64=$version" "$TARGETS_DIR/std-arm64"
         ln -sfn "$TARGETS_DIR/std-arm64/usr/lib/rustlib/$triple" "$libraries/$triple"
         ;;
-    armv7-unknown-linux-gnueabihf) std_from_source "$triple" "${package/rustc/rust}-src" "$libraries" ;;
+    armv7-unknown-linux-gnueabihf) std_from_source "$triple" std,panic_abort,proc_macro,test "${package/rustc/rust}-src" "$libraries" ;;
+    thumbv7em-none-eabihf)
+        command_of ld.lld lld
+        std_from_source "$triple" core,alloc "${package/rustc/rust}-src" "$libraries"
+        ;;
     *) fail "Debian has no Rust library for $triple" ;;
     esac
 }
 
-# Builds Rust's library as its own bootstrap does: machine code and bitcode, `panic_abort` aborting.
+# std_from_source TRIPLE CRATES PACKAGE FOLDER: builds Rust's library as its own bootstrap does: machine code
+# and bitcode, `panic_abort` aborting.
 std_from_source() {
-    local triple=$1 libraries=$3 work
-    [ -d /usr/lib/rustlib/src/rust ] || { private_apt "$2" && apt-get -qq -y --no-install-recommends install "$2" >/dev/null; }
+    local triple=$1 crates=$2 libraries=$4 work memory=()
+    [ -d /usr/lib/rustlib/src/rust ] || { private_apt "$3" && apt_install "$3"; } || fail "cannot install $3"
+    # Without an operating system nobody else brings `memcpy`.
+    [[ $triple != *-none-* ]] || memory=(-Zbuild-std-features=compiler-builtins-mem)
     work=$(mktemp -d)
     mkdir -p "$work/src"
     printf '[package]\nname = "empty"\nversion = "0.0.0"\nedition = "2024"\n[workspace]\n' >"$work/Cargo.toml"
@@ -116,7 +125,7 @@ esac
 END
     chmod +x "$work/rustc"
     (cd "$work" && env -u RUSTFLAGS -u CARGO_BUILD_RUSTFLAGS RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 RUSTC_WRAPPER="$work/rustc" \
-        /usr/bin/cargo build -q --release --target "$triple" --target-dir target -Zbuild-std=std,panic_abort,proc_macro,test)
+        /usr/bin/cargo build -q --release --target "$triple" --target-dir target -Zbuild-std="$crates" "${memory[@]}")
     mkdir -p "$libraries/$triple.part/lib"
     cp "$work/target/$triple"/release/deps/lib*.{rlib,rmeta} "$libraries/$triple.part/lib"
     rm -rf "$libraries/$triple.part"/lib/libempty-* "$work"
@@ -141,6 +150,10 @@ for target; do
         ;;
     x86_64-unknown-linux-musl)
         command_of musl-gcc musl-tools
+        rust_std "$target"
+        ;;
+    thumbv7em-none-eabihf)
+        command_of qemu-system-arm qemu-system-arm
         rust_std "$target"
         ;;
     board)
