@@ -143,6 +143,9 @@ fn tiles_i8(cpu: Cpu) -> &'static [TileI8] {
     }
 }
 
+/// Columns that [`scalar_f32`] works on together.
+const SCALAR_COLUMNS: usize = 16;
+
 /// Defines the result of every f32 tile, one row at a time.
 ///
 /// # Safety
@@ -160,10 +163,17 @@ unsafe fn scalar_f32(
         let b = std::slice::from_raw_parts(b.cast::<[f32; PANEL]>(), k);
         (std::slice::from_raw_parts(a, k), b, &mut *c.cast::<[f32; PANEL]>())
     };
-    for (&left, right) in a.iter().zip(b) {
-        for (sum, &weight) in c.iter_mut().zip(right) {
-            *sum = left.mul_add(weight, *sum);
+    // As many sums at a time as stay in the registers of the smallest machine.
+    let (columns, _) = c.as_chunks_mut::<SCALAR_COLUMNS>();
+    for (column, c) in columns.iter_mut().enumerate() {
+        let mut sums = *c;
+        for (&left, right) in a.iter().zip(b) {
+            let right = &right.as_chunks::<SCALAR_COLUMNS>().0[column];
+            for (sum, &weight) in sums.iter_mut().zip(right) {
+                *sum = left.mul_add(weight, *sum);
+            }
         }
+        *c = sums;
     }
 }
 
