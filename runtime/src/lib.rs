@@ -21,13 +21,11 @@
 //! gives the same bits on every CPU; see [`kernels`].
 
 mod agreement;
-#[cfg(feature = "allocator")]
 pub mod allocator;
 pub mod budget;
 pub mod bundle;
 pub mod calibrate;
 pub mod compare;
-pub mod deadline;
 mod decode;
 mod engine;
 pub mod error;
@@ -40,7 +38,6 @@ pub mod inspect;
 pub mod install;
 pub mod kernels;
 pub mod manifest;
-mod map;
 pub mod npy;
 mod onnx;
 mod operators;

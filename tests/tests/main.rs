@@ -11,7 +11,6 @@ mod errors;
 mod fit;
 mod golden;
 mod hostile;
-mod memory;
 mod operators;
 mod quantization;
 mod serve;
