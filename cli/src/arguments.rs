@@ -10,6 +10,7 @@ use dram_runtime::install::{self, Start, Started};
 use dram_runtime::trust::PublicKey;
 use dram_runtime::{Budget, Options, Session, Shapes, TrustPolicy};
 
+use crate::opening::{Opening, Patience};
 use crate::output::Output;
 use crate::{ALLOCATOR, Answer, verbs};
 
@@ -100,6 +101,9 @@ pub(crate) struct Limits {
     /// Refuse what this key did not sign: a public key file, or its 64 digits; may be repeated
     #[arg(long, value_name = "PUBKEY", value_parser = public_key)]
     pub(crate) require_signature: Vec<PublicKey>,
+
+    #[command(flatten)]
+    patience: Patience,
 }
 
 /// How early a classifier with exits may answer.
@@ -131,9 +135,10 @@ fn probability(text: &str) -> Result<f32, String> {
 }
 
 impl Limits {
-    /// Opens the model at `path`, or the running one of the slot folder there, within these limits. Where `--ram` is given, the heap is held to it
-    /// from then on: to what the budget leaves beside the mapped bundle. A bundle on trial is confirmed at
-    /// once: it has passed its golden examples within these limits.
+    /// Opens the model at `path`, or the running one of the slot folder there, within these limits. Where
+    /// `--ram` is given, the heap is held to it from the first byte on: to what the budget leaves beside the
+    /// mapped bundle. A bundle on trial is confirmed at once: it has passed its golden examples within these
+    /// limits.
     ///
     /// # Errors
     /// Those of [`Session::open`].
@@ -149,14 +154,32 @@ impl Limits {
         &self,
         path: &Path,
     ) -> dram_runtime::Result<(Session, Option<Trial>)> {
+        let opening = self.begin(path)?;
         let (session, path, trial) = match path.is_dir() {
             true => self.start(path)?,
             false => (Session::open(path, &self.options())?, path.to_owned(), None),
         };
+        drop(opening);
         if let Some(budget) = self.ram {
             ALLOCATOR.set_limit(budget.ram_bytes().saturating_sub(mapped_bytes(&path)?));
         }
         Ok((session, trial))
+    }
+
+    /// Bounds what opening the model or the slot folder at `path` takes, until the result is dropped.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, or the system refuses another thread.
+    pub(crate) fn begin(&self, path: &Path) -> dram_runtime::Result<Opening> {
+        let running = if path.is_dir() { install::status(path)? } else { None };
+        let file = running.map_or(path.to_owned(), |it| install::bundle_path(path, it.running));
+        let mapped = if file.is_file() { mapped_bytes(&file)? } else { 0 };
+        let ram = self.ram.map(|budget| (budget, mapped));
+        self.patience.begin(&[&file], ram).map_err(|source| dram_runtime::Error::Io {
+            action: "start",
+            path: "a thread".into(),
+            source,
+        })
     }
 
     /// The same, as the library wants it.

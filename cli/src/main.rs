@@ -6,12 +6,14 @@
 mod arguments;
 mod calibration;
 mod machine;
+mod opening;
 mod output;
 mod process;
 mod verbs;
 
-use std::io::Write;
+use std::fmt::Display;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use clap::Parser;
 use dram_runtime::allocator::{CountingAllocator, Refusal};
@@ -23,6 +25,9 @@ use output::Output;
 /// Counts what the heap holds, and refuses to pass the limit that `--ram` sets.
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator::refusing(end_over_budget);
+
+/// Whether the result is to be JSON, for what ends the process in the middle.
+static JSON: AtomicBool = AtomicBool::new(false);
 
 /// What a verb found out; its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +41,7 @@ enum Answer {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let output = Output::new(arguments.json);
+    JSON.store(arguments.json, Relaxed);
     match arguments.verb.call(&output) {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(1),
@@ -51,17 +57,21 @@ fn main() -> ExitCode {
 /// Says that the budget is used up, and ends the process: whoever wanted memory cannot go on.
 fn end_over_budget(refusal: Refusal) {
     let Refusal { wanted_bytes, current_bytes, limit_bytes } = refusal;
-    // Ending takes some memory too.
-    ALLOCATOR.set_limit(u64::MAX);
-    let _ = writeln!(
-        std::io::stderr(),
-        "dram: out of the budget of `--ram`: the heap holds {} of {}, {} more was asked for; give it more, \
-         or send smaller inputs",
+    end(&format_args!(
+        "out of memory: the heap holds {} of {} that it may take, {} more was asked for; allow more with \
+         `--ram`, or send smaller inputs",
         Size(current_bytes),
         Size(limit_bytes),
         Size(wanted_bytes),
-    );
-    std::process::exit(2);
+    ))
+}
+
+/// Ends the process in the middle of whatever it does, with this error.
+fn end(error: &dyn Display) -> ! {
+    // Ending takes some memory too.
+    ALLOCATOR.set_limit(u64::MAX);
+    Output::new(JSON.load(Relaxed)).error(&anyhow::Error::msg(error.to_string()));
+    std::process::exit(2)
 }
 
 /// Whether `error` is the answer "no" to a question that was understood.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use crate::bundle::{self, Bundle, Parts};
+use crate::bundle::{Bundle, Parts};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueSpec};
 use crate::manifest::Task;
@@ -140,7 +140,7 @@ impl Model {
         planned: &Model,
     ) -> Result<Session> {
         let outputs = values.iter().map(|name| ValueSpec::new(name, DType::F32, &[])).collect();
-        let image = bundle::image(&Parts {
+        let bundle = Bundle::from_parts(&Parts {
             graph: &Graph { outputs, ..self.graph.clone() },
             task: Task::Raw,
             precision: self.precision,
@@ -152,8 +152,8 @@ impl Model {
             tokenizer: tokenizer.map(Vec::as_slice),
             metrics: BTreeMap::new(),
             golden: &[],
-        });
-        Session::from_bundle(Bundle::from_image(&image)?, &Options::default())
+        })?;
+        Session::from_bundle(bundle, &Options::default())
     }
 }
 

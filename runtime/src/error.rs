@@ -141,6 +141,15 @@ pub enum Error {
         next: &'static str,
     },
 
+    /// Something took longer than it was given.
+    #[error(
+        "not done within {time:?}: give it more time, or convert the model on a faster machine with `dram pack`"
+    )]
+    Deadline {
+        /// What it was given.
+        time: std::time::Duration,
+    },
+
     /// A data file does not read as what it should be.
     #[error("`{}` {place}: expected {expected}, got {got}", path.display())]
     Data {

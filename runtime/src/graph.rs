@@ -296,7 +296,7 @@ impl Graph {
     }
 
     /// Whether `value` is one of its own, and not of a graph around it.
-    fn binds(&self, value: &str) -> bool {
+    pub(crate) fn binds(&self, value: &str) -> bool {
         self.initializers.contains_key(value)
             || self.inputs.iter().any(|input| input.name == value)
             || self.producer(value).is_some()

@@ -21,11 +21,13 @@
 //! gives the same bits on every CPU; see [`kernels`].
 
 mod agreement;
+#[cfg(feature = "allocator")]
 pub mod allocator;
 pub mod budget;
 pub mod bundle;
 pub mod calibrate;
 pub mod compare;
+pub mod deadline;
 mod decode;
 mod engine;
 pub mod error;
@@ -38,6 +40,7 @@ pub mod inspect;
 pub mod install;
 pub mod kernels;
 pub mod manifest;
+mod map;
 pub mod npy;
 mod onnx;
 mod operators;

@@ -65,8 +65,7 @@ pub struct Manifest {
     /// are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shapes: Vec<Shapes>,
-    /// What tract takes from the heap for all that is planned. Absent where our kernels run the graph, whose
-    /// need is computed, and where nobody measured.
+    /// What it takes from the heap for all that is planned. Absent where nobody measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heap: Option<Heap>,
     /// Answers after some of the layers. Absent where there are none.
@@ -88,14 +87,48 @@ pub struct Manifest {
     pub golden: Vec<GoldenEntry>,
 }
 
+impl Manifest {
+    /// Where the last section ends.
+    pub(crate) fn end(&self) -> u64 {
+        let golden = self.golden.iter().flat_map(GoldenEntry::tensors).map(TensorEntry::extent);
+        let tensors = self.tensors.iter().map(TensorEntry::extent);
+        let sections = [Some(self.graph), self.tokenizer].into_iter().flatten();
+        sections.chain(tensors).chain(golden).map(|it| it.offset + it.bytes).max().unwrap_or(0)
+    }
+}
+
 /// Bytes of the heap, as they were measured when the model was packed, with a margin for other processors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Heap {
-    /// Held while the session is open.
+    /// Held while the session is open for all that is planned. 0 where our kernels run the graph, whose need
+    /// is computed.
     pub held_bytes: u64,
-    /// At the highest, while it opens and runs.
+    /// At the highest, while it opens and runs. 0 where that is computed.
     pub peak_bytes: u64,
+    /// The peak with each thread beyond the first. Absent where it is none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub thread_bytes: u64,
+    /// Of it, what the tokenizer takes while it is read. Absent where that is nothing.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tokenizer_bytes: u64,
+    /// The same without the longest lengths, ascending. Absent where there is one length or none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shorter: Vec<ShorterHeap>,
+}
+
+/// [`Heap`] of a session for sequences up to a length that is not the longest.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct ShorterHeap {
+    pub sequence: usize,
+    pub held_bytes: u64,
+    pub peak_bytes: u64,
+}
+
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 /// One example: inputs of the graph and the outputs that belong to them, by the graph's names.

@@ -26,10 +26,11 @@ impl Tensor {
     pub fn read_onnx(path: &Path) -> Result<Tensor> {
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
         let file = path.display().to_string();
-        let proto = pb::TensorProto::decode(&bytes[..])
+        let mut proto = pb::TensorProto::decode(&bytes[..])
             .map_err(|source| Error::NotOnnx { file: file.clone(), reason: source.to_string() })?;
         let mut reader = Reader { folder: path.parent(), findings: Vec::new() };
-        let tensor = reader.tensor(&proto, &format!("tensor `{}`", proto.name))?;
+        let place = format!("tensor `{}`", proto.name);
+        let tensor = reader.tensor(&mut proto, &place)?;
         tensor.ok_or(Error::Unsupported { model: file, findings: reader.findings })
     }
 }
@@ -58,7 +59,11 @@ impl Graph {
     pub fn read_onnx(path: &Path) -> Result<Graph> {
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
         let folder = path.parent().unwrap_or(Path::new("."));
-        let graph = decode(&bytes, &path.display().to_string(), Some(folder))?;
+        let file = path.display().to_string();
+        let model = message(&bytes, &file)?;
+        // From here on the message holds the constants, and each moves out of it.
+        drop(bytes);
+        let graph = decode(model, &file, Some(folder))?;
         graph.validate()?;
         Ok(graph)
     }
@@ -68,7 +73,7 @@ impl Graph {
     /// # Errors
     /// As [`Graph::read_onnx`].
     pub fn from_onnx(bytes: &[u8]) -> Result<Graph> {
-        let graph = decode(bytes, "the given bytes", None)?;
+        let graph = decode(message(bytes, "the given bytes")?, "the given bytes", None)?;
         graph.validate()?;
         Ok(graph)
     }
@@ -78,7 +83,7 @@ impl Graph {
         bytes: &[u8],
         constants: BTreeSet<String>,
     ) -> Result<Graph> {
-        let graph = decode(bytes, "the graph section", None)?;
+        let graph = decode(message(bytes, "the graph section")?, "the graph section", None)?;
         graph.validate_within(&constants)?;
         Ok(graph)
     }
@@ -89,10 +94,16 @@ impl Graph {
     }
 }
 
-fn decode(bytes: &[u8], file: &str, folder: Option<&Path>) -> Result<Graph> {
-    let not_onnx = |reason: String| Error::NotOnnx { file: file.to_owned(), reason };
-    let model = pb::ModelProto::decode(bytes).map_err(|source| not_onnx(source.to_string()))?;
-    let graph = model.graph.as_ref().ok_or_else(|| not_onnx("it holds no graph".to_owned()))?;
+fn message(bytes: &[u8], file: &str) -> Result<pb::ModelProto> {
+    pb::ModelProto::decode(bytes)
+        .map_err(|source| Error::NotOnnx { file: file.to_owned(), reason: source.to_string() })
+}
+
+fn decode(mut model: pb::ModelProto, file: &str, folder: Option<&Path>) -> Result<Graph> {
+    let mut graph = model.graph.take().ok_or_else(|| Error::NotOnnx {
+        file: file.to_owned(),
+        reason: "it holds no graph".to_owned(),
+    })?;
     let mut reader = Reader { folder, findings: Vec::new() };
     if !model.functions.is_empty() {
         let names: Vec<&str> = model.functions.iter().filter_map(|f| f.name.as_deref()).collect();
@@ -111,7 +122,7 @@ fn decode(bytes: &[u8], file: &str, folder: Option<&Path>) -> Result<Graph> {
             .findings
             .push(format!("value `{name}`: not a tensor; sequences, maps and optionals"));
     }
-    let mut result = reader.graph(graph)?;
+    let mut result = reader.graph(&mut graph)?;
     result.opsets = model.opset_import.iter().map(|o| (o.domain.clone(), o.version)).collect();
     result.metadata =
         model.metadata_props.iter().map(|p| (p.key.clone(), p.value.clone())).collect();
@@ -128,13 +139,14 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn graph(&mut self, proto: &pb::GraphProto) -> Result<Graph> {
+    fn graph(&mut self, proto: &mut pb::GraphProto) -> Result<Graph> {
         if !proto.sparse_initializer.is_empty() {
             self.findings.push("sparse initializers; store them dense".to_owned());
         }
         let mut initializers = BTreeMap::new();
-        for tensor in &proto.initializer {
-            if let Some(value) = self.tensor(tensor, &format!("initializer `{}`", tensor.name))? {
+        for tensor in &mut proto.initializer {
+            let place = format!("initializer `{}`", tensor.name);
+            if let Some(value) = self.tensor(tensor, &place)? {
                 initializers.insert(tensor.name.clone(), value);
             }
         }
@@ -142,7 +154,7 @@ impl Reader<'_> {
         let given = proto.input.iter().filter(|input| !initializers.contains_key(&input.name));
         let inputs = given.filter_map(|input| self.value(input)).collect();
         let outputs = proto.output.iter().filter_map(|output| self.value(output)).collect();
-        let nodes = proto.node.iter().map(|node| self.node(node)).collect::<Result<_>>()?;
+        let nodes = proto.node.iter_mut().map(|node| self.node(node)).collect::<Result<_>>()?;
         Ok(Graph {
             name: proto.name.clone(),
             inputs,
@@ -153,7 +165,7 @@ impl Reader<'_> {
         })
     }
 
-    fn node(&mut self, proto: &pb::NodeProto) -> Result<Node> {
+    fn node(&mut self, proto: &mut pb::NodeProto) -> Result<Node> {
         let mut node = Node {
             name: proto.name.clone(),
             domain: proto.domain.clone(),
@@ -162,7 +174,7 @@ impl Reader<'_> {
             outputs: proto.output.clone(),
             attributes: BTreeMap::new(),
         };
-        for attribute in &proto.attribute {
+        for attribute in &mut proto.attribute {
             let place = format!("attribute `{}` of {}", attribute.name, node.place());
             if let Some(value) = self.attribute(attribute, &place)? {
                 node.attributes.insert(attribute.name.clone(), value);
@@ -171,7 +183,11 @@ impl Reader<'_> {
         Ok(node)
     }
 
-    fn attribute(&mut self, proto: &pb::AttributeProto, place: &str) -> Result<Option<Attribute>> {
+    fn attribute(
+        &mut self,
+        proto: &mut pb::AttributeProto,
+        place: &str,
+    ) -> Result<Option<Attribute>> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ok(match AttributeType::try_from(proto.r#type) {
             Ok(AttributeType::Int) => Some(Attribute::Int(proto.i)),
@@ -182,11 +198,11 @@ impl Reader<'_> {
             Ok(AttributeType::Strings) => {
                 Some(Attribute::Strings(proto.strings.iter().map(|s| text(s)).collect()))
             }
-            Ok(AttributeType::Tensor) => match &proto.t {
+            Ok(AttributeType::Tensor) => match &mut proto.t {
                 Some(tensor) => self.tensor(tensor, place)?.map(Attribute::Tensor),
                 None => return Err(Error::graph(place, "a tensor", "none")),
             },
-            Ok(AttributeType::Graph) => match &proto.g {
+            Ok(AttributeType::Graph) => match &mut proto.g {
                 Some(graph) => Some(Attribute::Graph(Box::new(self.graph(graph)?))),
                 None => return Err(Error::graph(place, "a graph", "none")),
             },
@@ -223,7 +239,7 @@ impl Reader<'_> {
         Some(ValueSpec { name: proto.name.clone(), dtype, shape: shape.collect() })
     }
 
-    fn tensor(&mut self, proto: &pb::TensorProto, place: &str) -> Result<Option<Tensor>> {
+    fn tensor(&mut self, proto: &mut pb::TensorProto, place: &str) -> Result<Option<Tensor>> {
         if let Some(tensor) = half_bytes(proto) {
             return tensor.map(Some);
         }
@@ -242,7 +258,7 @@ impl Reader<'_> {
         } else if proto.raw_data.is_empty() {
             typed_bytes(proto, dtype)
         } else {
-            proto.raw_data.clone()
+            std::mem::take(&mut proto.raw_data)
         };
         Tensor::from_bytes(dtype, &shape, bytes).map(Some).map_err(|error| match error {
             Error::Graph { expected, got, .. } => Error::graph(place, expected, got),

@@ -1,9 +1,9 @@
 //! An ONNX file, a tokenizer and labels to one bundle, checked against tract and gated on accuracy.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use crate::allocator::CountingAllocator;
 use crate::bundle::{self, Bundle, Parts};
 use crate::calibrate::{self, Calibration, Ranges};
 use crate::engine;
@@ -13,7 +13,7 @@ use crate::exits::{self, Exits};
 use crate::gate::{Gate, Packed, Yardstick};
 use crate::golden;
 use crate::graph::{Dim, Graph};
-use crate::manifest::{Heap, Task};
+use crate::manifest::{Heap, ShorterHeap, Task};
 use crate::optimize::{self, PassReport, marks};
 use crate::prepare::{self, Prepared};
 use crate::quantize::{Precision, Scheme};
@@ -22,7 +22,7 @@ use crate::samples::Samples;
 use crate::session::{self, Operators, Session};
 use crate::shapes::{self, Shapes};
 use crate::tensor::Tensor;
-use crate::text::Text;
+use crate::text::{self, Text};
 
 /// Largest difference, relative to the largest output, between the fused graph in f32 and tract on
 /// the original: sums in another order differ by about 1e-6, a wrong rewrite by far more.
@@ -45,7 +45,7 @@ pub struct PackOptions {
     /// Shapes to plan for, where the model takes other things than sequences; as for a session.
     pub shapes: Vec<Shapes>,
     /// The process's allocator, where it is one that counts: what tract takes is then measured.
-    pub heap: Option<&'static CountingAllocator>,
+    pub heap: Option<HeapCounter>,
     /// The numbers to store and compute in.
     pub precision: Precision,
     /// What the ranges of [`Precision::Int8Static`] are chosen by; nothing else needs it.
@@ -80,6 +80,27 @@ pub struct Calibrated {
     pub samples: usize,
     /// Values that got a range.
     pub values: usize,
+}
+
+/// What an allocator that counts says of the process's heap.
+#[derive(Clone, Copy, Debug)]
+pub struct HeapCounter {
+    /// Bytes that are allocated now.
+    pub current_bytes: fn() -> u64,
+    /// The most bytes that were allocated at one time since the peak was last restarted.
+    pub peak_bytes: fn() -> u64,
+    /// Forgets the peak.
+    pub restart_peak: fn(),
+}
+
+impl HeapCounter {
+    /// What `work` gives, and the bytes at the peak while it ran, beside what was held before.
+    fn around<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(T, u64)> {
+        let before = (self.current_bytes)();
+        (self.restart_peak)();
+        let done = work()?;
+        Ok((done, (self.peak_bytes)().saturating_sub(before)))
+    }
 }
 
 /// What packing did.
@@ -194,8 +215,9 @@ pub fn pack(
     };
     let parts = belongings.parts(&prepared.graph, options.precision);
     let parts = Parts { golden: &golden, metrics, exits: exits.as_ref(), ..parts };
-    let heap = match options.heap.filter(|_| session.executor() != "kernels") {
-        Some(allocator) => measured(&parts, allocator)?,
+    let heap = match options.heap {
+        Some(heap) if session.executor() == "kernels" => tokenizer_alone(&parts, &heap)?,
+        Some(heap) => measured(&parts, &heap)?,
         None => None,
     };
     bundle::write(output, &Parts { heap, ..parts })?;
@@ -354,33 +376,82 @@ impl Belongings {
     }
 
     pub(crate) fn open(&self, prepared: &Prepared, precision: Precision) -> Result<Session> {
-        let image = bundle::image(&self.parts(&prepared.graph, precision));
-        Session::from_bundle(Bundle::from_image(&image)?, &session::Options::default())
+        let bundle = Bundle::from_parts(&self.parts(&prepared.graph, precision))?;
+        Session::from_bundle(bundle, &session::Options::default())
     }
 
     /// As [`Belongings::open`], whatever the graph outputs.
     pub(crate) fn open_raw(&self, prepared: &Prepared, precision: Precision) -> Result<Session> {
         let parts = self.parts(&prepared.graph, precision);
-        let image = bundle::image(&Parts { task: Task::Raw, labels: &[], ..parts });
-        Session::from_bundle(Bundle::from_image(&image)?, &session::Options::default())
+        let bundle = Bundle::from_parts(&Parts { task: Task::Raw, labels: &[], ..parts })?;
+        Session::from_bundle(bundle, &session::Options::default())
     }
 }
 
-/// What a session of these parts takes from the heap, while it opens and runs each planned shape once;
+/// What sessions of these parts take from the heap, while they open and run each planned shape once;
 /// `None` where no shape is planned.
-fn measured(parts: &Parts, allocator: &CountingAllocator) -> Result<Option<Heap>> {
-    let bundle = Bundle::from_image(&bundle::image(parts))?;
-    let before = allocator.current_bytes();
-    allocator.restart_peak();
-    let session = Session::from_bundle(bundle, &session::Options::default())?;
-    let held = allocator.current_bytes().saturating_sub(before);
-    for example in session.examples() {
-        session.run(&example)?;
-    }
-    let peak = allocator.peak_bytes().saturating_sub(before);
-    let held_bytes = held.next_multiple_of(PAGE_BYTES);
-    let heap = Heap { held_bytes, peak_bytes: with_margin(peak) };
-    Ok(session.has_example().then_some(heap))
+fn measured(parts: &Parts, heap: &HeapCounter) -> Result<Option<Heap>> {
+    let one = NonZeroUsize::MIN;
+    let Some((held_bytes, peak_bytes)) = taken(parts, parts.sequences, one, heap)? else {
+        return Ok(None);
+    };
+    let two = taken(parts, parts.sequences, one.saturating_add(1), heap)?;
+    let longer = parts.sequences.len().saturating_sub(1);
+    let shorter = (1..=longer).map(|count| {
+        let (sequences, longest) = (&parts.sequences[..count], parts.sequences[count - 1]);
+        let taken = taken(parts, sequences, one, heap)?;
+        let (held_bytes, peak_bytes) = taken.unwrap_or((held_bytes, peak_bytes));
+        Ok(ShorterHeap { sequence: longest, held_bytes, peak_bytes })
+    });
+    Ok(Some(Heap {
+        held_bytes,
+        peak_bytes,
+        thread_bytes: two.map_or(0, |(_, two)| two.saturating_sub(peak_bytes)),
+        tokenizer_bytes: tokenizer_bytes(parts, heap)?,
+        shorter: shorter.collect::<Result<_>>()?,
+    }))
+}
+
+/// What the tokenizer takes of a graph whose own need is computed; `None` where that is known too.
+fn tokenizer_alone(parts: &Parts, heap: &HeapCounter) -> Result<Option<Heap>> {
+    let known = parts.tokenizer.is_none_or(|json| text::compile(json).is_some());
+    let tokenizer_bytes = if known { 0 } else { tokenizer_bytes(parts, heap)? };
+    Ok((!known).then(|| Heap { tokenizer_bytes, ..Heap::default() }))
+}
+
+/// Bytes held and at the peak of a session of these parts for `sequences`, on so many threads.
+fn taken(
+    parts: &Parts,
+    sequences: &[usize],
+    threads: NonZeroUsize,
+    heap: &HeapCounter,
+) -> Result<Option<(u64, u64)>> {
+    // Its own length is planned apart, like that of a file.
+    let bundle = Bundle::from_parts(&Parts { sequences, ..parts.clone() })?;
+    let before = (heap.current_bytes)();
+    let options = session::Options { threads, ..session::Options::default() };
+    let ((session, held), peak) = heap.around(|| {
+        let session = Session::from_bundle(bundle, &options)?;
+        let held = (heap.current_bytes)().saturating_sub(before);
+        for example in session.examples() {
+            session.run(&example)?;
+        }
+        Ok((session, held))
+    })?;
+    let taken = (held.next_multiple_of(PAGE_BYTES), with_margin(peak));
+    Ok(session.has_example().then_some(taken))
+}
+
+/// The peak while the tokenizer of these parts is read, and while it reads.
+fn tokenizer_bytes(parts: &Parts, heap: &HeapCounter) -> Result<u64> {
+    let bundle = Bundle::from_parts(parts)?;
+    let Some(section) = bundle.tokenizer() else { return Ok(0) };
+    let longest = parts.sequences.last().copied().unwrap_or(usize::MAX);
+    let (_, peak) = heap.around(|| {
+        Text::from_section(section, longest)?
+            .ids("a dram is a small measure of something distilled")
+    })?;
+    Ok((peak + peak / 32).next_multiple_of(PAGE_BYTES))
 }
 
 /// What is held is told in steps of this, so that packing twice gives the same bytes.

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::bundle::{self, Bundle, Parts};
+use crate::bundle::{Bundle, Parts};
 use crate::engine::{self, Fact, Mixture};
 use crate::error::{Error, Result};
 use crate::graph::{Dim, Graph, ValueSpec};
@@ -70,7 +70,7 @@ pub fn prepare(graph: &Graph, precision: Precision) -> Result<Prepared> {
 pub(crate) fn pack(fused: &Graph, passes: &[PassReport], scheme: &Scheme) -> Result<Prepared> {
     let mut graph = fused.clone();
     quantize::quantize(&mut graph, scheme)?;
-    let bundle = Bundle::from_image(&bundle::image(&parts(&graph, scheme.precision, &[])))?;
+    let bundle = Bundle::from_parts(&parts(&graph, scheme.precision, &[]))?;
     let left_to_tract = Program::lower(&bundle, &graph).err().map(|reason| reason.to_string());
     Ok(Prepared { graph, passes: passes.to_vec(), left_to_tract })
 }
@@ -102,10 +102,11 @@ pub(crate) fn drop_impossible(sequences: &mut Vec<usize>, prepared: &Prepared) -
     if prepared.left_to_tract.is_none() || sequences.is_empty() {
         return Ok(());
     }
-    let image = bundle::image(&parts(&prepared.graph, Precision::F32, &[]));
-    let machine = Machine::new(Arc::new(Bundle::from_image(&image)?), NonZeroUsize::MIN)?;
+    let bundle = Bundle::from_parts(&parts(&prepared.graph, Precision::F32, &[]))?;
+    let machine = Machine::new(Arc::new(bundle), NonZeroUsize::MIN)?;
     let mixture = Mixture::new(&Arc::new(machine), &prepared.graph)?;
-    let possible = |&length: &usize| mixture.compile(&facts(&prepared.graph, length), &[]).is_ok();
+    let possible =
+        |&length: &usize| mixture.compile(&facts(&prepared.graph, length), &[], &[]).is_ok();
     while sequences.last().is_some_and(|length| !possible(length)) {
         sequences.pop();
     }
@@ -152,7 +153,22 @@ pub(crate) fn bundle_of_onnx(path: &Path, sequence: Option<usize>) -> Result<Bun
     if asked.is_none() {
         drop_impossible(&mut sequences, &prepared)?;
     }
-    Bundle::from_image(&bundle::image(&parts(&prepared.graph, Precision::F32, &sequences)))
+    let held = distinct_bytes(&[&graph, &prepared.graph]);
+    // What was read is gone before it is written once more.
+    drop(graph);
+    let bundle = Bundle::from_parts(&parts(&prepared.graph, Precision::F32, &sequences))?;
+    // While `prepare` looked whether our kernels run it, there was a first image beside both graphs. Names and
+    // nodes are a small part of what the constants are.
+    let making_bytes = held + bundle.len() as u64;
+    Ok(bundle.made_of(making_bytes + making_bytes / 16))
+}
+
+/// Bytes of the constants of `graphs`, of which clones share theirs.
+fn distinct_bytes(graphs: &[&Graph]) -> u64 {
+    let tensors = graphs.iter().flat_map(|graph| graph.initializers.values());
+    let places: BTreeMap<_, _> =
+        tensors.map(|tensor| (tensor.address(), tensor.bytes().len() as u64)).collect();
+    places.values().sum()
 }
 
 fn parts<'a>(graph: &'a Graph, precision: Precision, sequences: &'a [usize]) -> Parts<'a> {
@@ -281,8 +297,7 @@ mod tests {
 
     fn outputs(graph: &Graph, precision: Precision, x: &Tensor) -> (Session, Vec<f32>) {
         let prepared = prepare(graph, precision).unwrap();
-        let image = bundle::image(&parts(&prepared.graph, precision, &[]));
-        let bundle = Bundle::from_image(&image).unwrap();
+        let bundle = Bundle::from_parts(&parts(&prepared.graph, precision, &[])).unwrap();
         let session = Session::from_bundle(bundle, &Options::default()).unwrap();
         let outputs = session.run(&BTreeMap::from([("x".to_owned(), x.clone())])).unwrap();
         let values = outputs[0].1.to_f32().unwrap();
@@ -336,8 +351,8 @@ mod tests {
     #[test]
     fn static_int8_rounds_in_the_ranges_that_were_calibrated() {
         let open = |prepared: &Prepared| {
-            let image = bundle::image(&parts(&prepared.graph, Precision::F32, &[]));
-            Session::from_bundle(Bundle::from_image(&image).unwrap(), &Options::default()).unwrap()
+            let bundle = Bundle::from_parts(&parts(&prepared.graph, Precision::F32, &[])).unwrap();
+            Session::from_bundle(bundle, &Options::default()).unwrap()
         };
         for (name, graph) in mixed().into_iter().filter(|(name, _)| *name != "lookup") {
             let x = pattern(&crate::session::facts(&graph, 1)[0]);

@@ -41,12 +41,12 @@ impl Specializations {
     /// Those of [`Mixture::compile`].
     pub(crate) fn new(mixture: &Mixture, planned: &[Vec<Fact>]) -> Result<Specializations> {
         let controls = rewrite::controls(mixture.graph());
-        let specialized = |facts: &Vec<Fact>| {
-            Specialized::new(mixture, facts.clone(), &[], Vec::new()).map(Arc::new)
-        };
-        let planned = planned.iter().filter(|_| controls.is_empty()).map(specialized);
-        let planned = planned.collect::<Result<_>>()?;
-        Ok(Specializations { controls, planned, recent: Mutex::default() })
+        let mut forms = Vec::new();
+        for facts in planned.iter().filter(|_| controls.is_empty()) {
+            let form = Specialized::new(mixture, facts.clone(), &[], Vec::new(), &forms)?;
+            forms.push(Arc::new(form));
+        }
+        Ok(Specializations { controls, planned: forms, recent: Mutex::default() })
     }
 
     /// Runs the graph on `inputs`, in the order of its inputs. `mixture` gives it with its constants, and
@@ -75,9 +75,11 @@ impl Specializations {
                 let room = recent.len().min(RECENT - 1);
                 let surplus = recent.len() - room;
                 recent.drain(..surplus);
-                let others = totals(recent.iter().chain(&self.planned));
-                admit(others.constants + others.live + others.scratch)?;
-                Arc::new(Specialized::new(&mixture()?, facts, &self.controls, controls)?)
+                let others: Vec<_> = recent.iter().chain(&self.planned).cloned().collect();
+                let taken = totals(&others);
+                admit(taken.constants + taken.live + taken.scratch)?;
+                let (mixture, inputs) = (mixture()?, &self.controls);
+                Arc::new(Specialized::new(&mixture, facts, inputs, controls, &others)?)
             }
         };
         recent.push(Arc::clone(&found));
@@ -111,10 +113,12 @@ impl Specialized {
         facts: Vec<Fact>,
         inputs: &[usize],
         values: Vec<Tensor>,
+        others: &[Arc<Specialized>],
     ) -> Result<Specialized> {
         let known: Vec<(usize, Tensor)> =
             inputs.iter().copied().zip(values.iter().cloned()).collect();
-        let compiled = mixture.compile(&facts, &known)?;
+        let others: Vec<&Compiled> = others.iter().map(|it| &it.compiled).collect();
+        let compiled = mixture.compile(&facts, &known, &others)?;
         Ok(Specialized { facts, controls: values, compiled })
     }
 }

@@ -1,6 +1,9 @@
 //! Dense tensors as they enter and leave the runtime: a shape and typed values.
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
+use crate::map::Section;
 
 /// Element type, by ONNX's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,12 +71,37 @@ impl std::fmt::Display for DType {
 
 /// A tensor in row-major order: little-endian bytes under a shape and an element type.
 ///
-/// The number of bytes always equals the product of the shape times the element's size.
-#[derive(Clone, PartialEq)]
+/// The number of bytes always equals the product of the shape times the element's size. A clone shares the
+/// bytes.
+#[derive(Clone)]
 pub struct Tensor {
     dtype: DType,
     shape: Vec<usize>,
-    bytes: Vec<u8>,
+    bytes: Values,
+}
+
+/// The bytes of a tensor: its own, or where they lie in a mapped file.
+#[derive(Clone)]
+enum Values {
+    Own(Arc<Vec<u8>>),
+    Mapped(Section),
+}
+
+impl std::ops::Deref for Values {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Values::Own(bytes) => bytes,
+            Values::Mapped(section) => section,
+        }
+    }
+}
+
+impl PartialEq for Tensor {
+    fn eq(&self, other: &Tensor) -> bool {
+        (self.dtype, &self.shape) == (other.dtype, &other.shape) && *self.bytes == *other.bytes
+    }
 }
 
 impl Tensor {
@@ -83,6 +111,18 @@ impl Tensor {
     /// [`Error::Graph`] where the shape's product, times the element size, is not `bytes.len()`
     /// or does not fit a `usize`.
     pub fn from_bytes(dtype: DType, shape: &[usize], bytes: Vec<u8>) -> Result<Tensor> {
+        Tensor::from_parts(dtype, shape, Values::Own(Arc::new(bytes)))
+    }
+
+    /// A tensor over mapped bytes, without a copy.
+    ///
+    /// # Errors
+    /// As [`Tensor::from_bytes`].
+    pub(crate) fn from_section(dtype: DType, shape: &[usize], section: Section) -> Result<Tensor> {
+        Tensor::from_parts(dtype, shape, Values::Mapped(section))
+    }
+
+    fn from_parts(dtype: DType, shape: &[usize], bytes: Values) -> Result<Tensor> {
         let needed = shape
             .iter()
             .try_fold(dtype.size(), |product, &extent| product.checked_mul(extent))
@@ -149,6 +189,11 @@ impl Tensor {
         &self.bytes
     }
 
+    /// Where its bytes lie: the same for a clone.
+    pub(crate) fn address(&self) -> *const u8 {
+        self.bytes.as_ptr()
+    }
+
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.bytes.len() / self.dtype.size()
@@ -189,7 +234,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Graph`] where the two shapes hold different numbers of elements.
     pub fn reshaped(self, shape: &[usize]) -> Result<Tensor> {
-        Tensor::from_bytes(self.dtype, shape, self.bytes)
+        Tensor::from_parts(self.dtype, shape, self.bytes)
     }
 }
 

@@ -11,6 +11,7 @@ mod errors;
 mod fit;
 mod golden;
 mod hostile;
+mod memory;
 mod operators;
 mod quantization;
 mod serve;

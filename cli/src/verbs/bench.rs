@@ -11,6 +11,7 @@ use dram_runtime::Session;
 use dram_runtime::plan::Size;
 use dram_runtime::session::Operators;
 use serde::Serialize;
+use serde_json::json;
 
 use crate::arguments::{Limits, mapped_bytes};
 use crate::output::{Output, table};
@@ -38,7 +39,7 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "S", default_value = "3", value_parser = seconds)]
     seconds: Duration,
 
-    /// Answer once, say so and end: what the cold start of this process measures
+    /// Answer once, say so and end: what the cold start of this process measures, and its plan and peak
     #[arg(long, hide = true)]
     first_answer: bool,
 }
@@ -104,7 +105,7 @@ impl Bench {
             cpu_ms: milliseconds(cpu) / times.len() as f64,
             cold_start_ms,
             peak_rss_bytes: process::peak_rss_bytes(),
-            peak_heap_bytes: ALLOCATOR.peak_bytes() + mapped_bytes(&self.file)?,
+            peak_heap_bytes: self.peak_heap_bytes()?,
             planned_peak_bytes: session.plan().peak_bytes(),
             int8_mac_share: session.work(seq.unwrap_or_default()).int8_mac_share(),
             executor: session.executor(),
@@ -113,6 +114,11 @@ impl Bench {
             seq,
             inferences: times.len(),
         })
+    }
+
+    /// The heap at its highest, and what is mapped of the file.
+    fn peak_heap_bytes(&self) -> dram_runtime::Result<u64> {
+        Ok(ALLOCATOR.peak_bytes() + mapped_bytes(&self.file)?)
     }
 
     /// Median time from the spawn of a process to its first answer.
@@ -157,7 +163,11 @@ impl Bench {
             refuse_without_example(&session)?;
             session.run(&session.example(session.plan().sequence.unwrap_or_default()))?;
         }
-        output.result(&"answered\n", &"answered")?;
+        let document = json!({
+            "planned_peak_bytes": session.plan().peak_bytes(),
+            "peak_heap_bytes": self.peak_heap_bytes()?,
+        });
+        output.result(&"answered\n", &document)?;
         Ok(Answer::Yes)
     }
 }

@@ -10,6 +10,7 @@ use dram_runtime::session::{self, Options};
 use serde_json::json;
 
 use crate::Answer;
+use crate::opening::Patience;
 use crate::output::Output;
 use crate::verbs::boards;
 
@@ -22,11 +23,15 @@ pub(crate) struct Check {
     /// Also check that it fits this board (see `dram boards`)
     #[arg(long, value_name = "BOARD")]
     board: Option<String>,
+
+    #[command(flatten)]
+    patience: Patience,
 }
 
 impl Check {
     pub(crate) fn call(&self, output: &Output) -> Result<Answer> {
         let board = self.board.as_deref().map(boards::named).transpose()?;
+        let _opening = self.patience.begin(&[&self.model], None)?;
         let mut findings = dram_runtime::inspect::check(&self.model)?;
         // A model that does not load has no plan.
         if let (Some(board), true) = (board, findings.is_empty()) {

@@ -8,6 +8,7 @@ use dram_runtime::compare::{Comparison, Difference, compare};
 use dram_runtime::samples::Samples;
 
 use crate::Answer;
+use crate::opening::Patience;
 use crate::output::{Output, table};
 
 /// Show the differences of two forms of a model, per output and per layer
@@ -22,11 +23,15 @@ pub(crate) struct Compare {
     /// Texts of a TSV, or a folder with `NAME.npy` `[examples, ..]` for each input; else generated inputs
     #[arg(value_name = "DATA")]
     data: Option<PathBuf>,
+
+    #[command(flatten)]
+    patience: Patience,
 }
 
 impl Compare {
     pub(crate) fn call(&self, output: &Output) -> Result<Answer> {
         let samples = self.data.as_deref().map_or(Ok(Samples::Generated), Samples::read)?;
+        let _opening = self.patience.begin(&[&self.first, &self.second], None)?;
         let comparison = compare(&self.first, &self.second, &samples)?;
         output.result(&text(&comparison), &comparison)?;
         Ok(Answer::Yes)

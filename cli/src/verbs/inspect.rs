@@ -9,6 +9,7 @@ use dram_runtime::manifest::Manifest;
 use dram_runtime::plan::Size;
 
 use crate::Answer;
+use crate::opening::Patience;
 use crate::output::{Output, table};
 use crate::verbs::executor;
 
@@ -17,11 +18,16 @@ use crate::verbs::executor;
 pub(crate) struct Inspect {
     /// An ONNX file or a bundle
     file: PathBuf,
+
+    #[command(flatten)]
+    patience: Patience,
 }
 
 impl Inspect {
     pub(crate) fn call(&self, output: &Output) -> Result<Answer> {
+        let opening = self.patience.begin(&[&self.file], None)?;
         let inspection = inspect(&self.file)?;
+        drop(opening);
         output.result(&text(&inspection), &inspection)?;
         Ok(Answer::Yes)
     }

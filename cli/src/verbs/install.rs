@@ -32,6 +32,7 @@ pub(crate) struct Install {
 
 impl Install {
     pub(crate) fn call(&self, output: &Output) -> Result<Answer> {
+        let _opening = self.limits.begin(&self.bundle)?;
         let verification = match install(&self.bundle, &self.slot_dir, &self.limits.options()) {
             Ok(verification) => verification,
             Err(error) => return verify::refused("installed", error, output),

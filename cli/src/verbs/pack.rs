@@ -9,12 +9,13 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use dram_runtime::calibrate::Calibration;
 use dram_runtime::exits::DEFAULT_EXIT_DROP;
 use dram_runtime::optimize::PassReport;
-use dram_runtime::pack::{Calibrate, DEFAULT_MAX_DROP, PackOptions, PackReport, pack};
+use dram_runtime::pack::{Calibrate, DEFAULT_MAX_DROP, HeapCounter, PackOptions, PackReport, pack};
 use dram_runtime::plan::Size;
 use dram_runtime::repair::Repair;
 use dram_runtime::{Precision, Task};
 
 use crate::arguments::{named_shape, shapes};
+use crate::opening::Patience;
 use crate::output::{Output, table};
 use crate::verbs::executor;
 use crate::{ALLOCATOR, Answer};
@@ -81,7 +82,17 @@ pub(crate) struct Pack {
     /// Refuse where less of the multiply-accumulates runs in int8: `90%`
     #[arg(long, value_name = "SHARE", value_parser = share)]
     require_int8: Option<f64>,
+
+    #[command(flatten)]
+    patience: Patience,
 }
+
+/// What this program's allocator counts.
+const HEAP: HeapCounter = HeapCounter {
+    current_bytes: || ALLOCATOR.current_bytes(),
+    peak_bytes: || ALLOCATOR.peak_bytes(),
+    restart_peak: || ALLOCATOR.restart_peak(),
+};
 
 /// A percentage as a share of one.
 fn share(text: &str) -> Result<f64, String> {
@@ -100,7 +111,7 @@ impl Pack {
             task: self.task,
             sequences: self.seq.as_ref().map(|lengths| lengths.iter().map(|n| n.get()).collect()),
             shapes: shapes(&self.shape),
-            heap: Some(&ALLOCATOR),
+            heap: Some(HEAP),
             precision: self.precision,
             calibrate: self
                 .calibrate
@@ -111,7 +122,13 @@ impl Pack {
             exit_drop: self.exit_drop,
             require_int8: self.require_int8,
         };
-        let report = pack(&self.model, &self.output, &options, &mut |step| output.note(&step))?;
+        let mut opening = Some(self.patience.begin(&[&self.model], None)?);
+        let mut progress = |step: &str| {
+            // What follows takes as long, and as much, as the data that the user chose.
+            opening = opening.take().filter(|_| matches!(step, "reading" | "optimizing"));
+            output.note(&step);
+        };
+        let report = pack(&self.model, &self.output, &options, &mut progress)?;
         output.result(&self.text(&report), &report)?;
         Ok(Answer::Yes)
     }

@@ -11,6 +11,7 @@ use dram_runtime::{Budget, Error};
 use serde_json::json;
 
 use crate::Answer;
+use crate::opening::Patience;
 use crate::output::{Output, table};
 use crate::verbs::boards;
 
@@ -35,6 +36,9 @@ pub(crate) struct Plan {
     /// Longest sequence, in tokens
     #[arg(long, value_name = "N")]
     seq: Option<NonZeroUsize>,
+
+    #[command(flatten)]
+    patience: Patience,
 }
 
 impl Plan {
@@ -44,6 +48,7 @@ impl Plan {
         let budget = self.ram.or(on_board);
         let sequence = self.seq.map(NonZeroUsize::get);
         let options = Options { threads: self.threads, sequence, ..Options::default() };
+        let _opening = self.patience.begin(&[&self.file], None)?;
         let plans = session::plans(&self.file, &options)?;
         let plan = plans[0];
         let refusal = match budget.unwrap_or(Budget::UNLIMITED).admit(&plans) {

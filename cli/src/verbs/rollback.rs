@@ -25,6 +25,7 @@ pub(crate) struct Rollback {
 
 impl Rollback {
     pub(crate) fn call(&self, output: &Output) -> Result<Answer> {
+        let _opening = self.limits.begin(&self.slot_dir)?;
         match rollback(&self.slot_dir, &self.limits.options()) {
             Ok(digest) => {
                 let text = format!("{digest} is the running bundle again\n");

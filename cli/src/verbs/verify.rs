@@ -30,6 +30,7 @@ pub(crate) struct Verify {
 impl Verify {
     pub(crate) fn call(&self, output: &Output) -> Result<Answer> {
         let mut options = self.limits.options();
+        let _opening = self.limits.begin(&self.bundle)?;
         if let Some(key) = self.key {
             options.trust = TrustPolicy::SignedBy(vec![key]);
         }

@@ -5,7 +5,6 @@
 //! not at all; [`Bundle::open`] checks every rule before anything is used, and then hands out views
 //! of the mapped file: weights are never copied.
 
-mod map;
 mod read;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -19,10 +18,10 @@ use crate::error::{Error, Result};
 use crate::golden::Example;
 use crate::graph::Graph;
 use crate::manifest::{Extent, GoldenEntry, Manifest, TensorEntry};
+use crate::map::{Bytes, Section};
 use crate::tensor::{DType, Tensor};
 use crate::trust::{Digest, PublicKey, TrustPolicy};
 
-pub(crate) use map::Section;
 pub(crate) use write::sign;
 pub use write::{Parts, image, write};
 
@@ -46,10 +45,11 @@ pub(crate) const RESERVED: [Range<usize>; 2] = [56..64, 160..192];
 /// An opened, wholly checked bundle.
 #[derive(Debug)]
 pub struct Bundle {
-    bytes: Arc<map::Bytes>,
+    bytes: Arc<Bytes>,
     manifest: Manifest,
     digest: Digest,
     signed_by: Option<PublicKey>,
+    making_bytes: u64,
 }
 
 impl Bundle {
@@ -66,7 +66,7 @@ impl Bundle {
     /// # Errors
     /// As [`Bundle::open`]; [`Error::Untrusted`].
     pub fn open_trusted(path: &Path, trust: &TrustPolicy) -> Result<Bundle> {
-        Bundle::checked(map::Bytes::map(path)?, path, trust)
+        Bundle::checked(Bytes::map(path)?, path, trust)
     }
 
     /// Opens a bundle that lies in memory, as [`image`] makes it.
@@ -74,10 +74,22 @@ impl Bundle {
     /// # Errors
     /// As [`Bundle::open`].
     pub fn from_image(image: &[u8]) -> Result<Bundle> {
-        Bundle::checked(map::Bytes::copy(image)?, Path::new("memory"), &TrustPolicy::AnyBundle)
+        Bundle::in_memory(image.to_vec())
     }
 
-    fn checked(bytes: map::Bytes, path: &Path, trust: &TrustPolicy) -> Result<Bundle> {
+    /// The bundle of `parts`, in memory.
+    ///
+    /// # Errors
+    /// As [`Bundle::open`].
+    pub(crate) fn from_parts(parts: &Parts) -> Result<Bundle> {
+        Bundle::in_memory(image(parts))
+    }
+
+    fn in_memory(image: Vec<u8>) -> Result<Bundle> {
+        Bundle::checked(Bytes::of(image), Path::new("memory"), &TrustPolicy::AnyBundle)
+    }
+
+    fn checked(bytes: Bytes, path: &Path, trust: &TrustPolicy) -> Result<Bundle> {
         let seal = read::seal(&bytes, path)?;
         trust.admit(seal.signed_by.as_ref(), path)?;
         let manifest = read::manifest(&bytes, seal.manifest_bytes, path)?;
@@ -86,7 +98,18 @@ impl Bundle {
             digest: seal.digest,
             signed_by: seal.signed_by,
             bytes: Arc::new(bytes),
+            making_bytes: 0,
         })
+    }
+
+    /// The same, which it took so many bytes to make in this process.
+    pub(crate) fn made_of(self, making_bytes: u64) -> Bundle {
+        Bundle { making_bytes, ..self }
+    }
+
+    /// What it took at most to make it in this process; 0 where it was packed before.
+    pub(crate) fn making_bytes(&self) -> u64 {
+        self.making_bytes
     }
 
     /// All bytes of the file.
@@ -122,25 +145,28 @@ impl Bundle {
     /// The graph, without its constants.
     ///
     /// # Errors
-    /// [`Error::NotOnnx`] or [`Error::Graph`] where the section does not hold one.
+    /// [`Error::NotOnnx`] or [`Error::Graph`] where the section does not hold one, or holds constants.
     pub fn graph(&self) -> Result<Graph> {
-        Graph::from_onnx_without_constants(
-            self.section(self.manifest.graph),
-            self.manifest.tensors.iter().map(|tensor| tensor.name.clone()).collect(),
-        )
+        let names = self.manifest.tensors.iter().map(|tensor| tensor.name.clone()).collect();
+        let graph = Graph::from_onnx_without_constants(self.section(self.manifest.graph), names)?;
+        match graph.initializers.keys().next() {
+            None => Ok(graph),
+            Some(name) => {
+                let place = format!("constant `{name}`");
+                Err(Error::graph(place, "a section of its own", "one in the graph's section"))
+            }
+        }
     }
 
     /// The tokenizer, compiled or as the text of `tokenizer.json`.
     pub(crate) fn tokenizer(&self) -> Option<Section> {
-        let within =
-            |extent: Extent| extent.offset as usize..(extent.offset + extent.bytes) as usize;
-        self.manifest.tokenizer.map(|extent| Section::new(&self.bytes, within(extent)))
+        self.manifest.tokenizer.map(|extent| self.part(extent))
     }
 
     /// Inputs, and the outputs that the packed model gave for them.
     ///
     /// # Errors
-    /// None of a bundle that opened; the tensors are copies.
+    /// None of a bundle that opened; the tensors are views of it.
     pub fn golden(&self) -> Result<Vec<Example>> {
         let tensor = |entry: &TensorEntry| Ok((entry.name.clone(), self.tensor(entry)?));
         let tensors = |entries: &[TensorEntry]| entries.iter().map(tensor).collect::<Result<_>>();
@@ -156,9 +182,15 @@ impl Bundle {
         &self.bytes[extent.offset as usize..][..extent.bytes as usize]
     }
 
-    /// A copy of the tensor that `entry` places.
+    /// The tensor that `entry` places, as a view.
     pub(crate) fn tensor(&self, entry: &TensorEntry) -> Result<Tensor> {
-        Tensor::from_bytes(entry.dtype, &entry.shape, self.section(entry.extent()).to_vec())
+        Tensor::from_section(entry.dtype, &entry.shape, self.part(entry.extent()))
+    }
+
+    /// As [`Bundle::section`], and keeps the bundle's bytes alive.
+    fn part(&self, extent: Extent) -> Section {
+        let start = extent.offset as usize;
+        Section::new(&self.bytes, start..start + extent.bytes as usize)
     }
 
     /// Where the values of the constant `name` lie, and its shape.

@@ -319,3 +319,60 @@ fn text_that_is_no_manifest_is_refused() {
     let got = refusal(&forge_text(&bytes, graph, b"{\"name\":\"\xff\"}"));
     assert!(got.contains("manifest"), "{got}");
 }
+
+#[test]
+fn the_manifest_is_written_in_the_order_of_the_specification() {
+    let bytes = small_with_golden(1);
+    let text = &bytes[HEADER_BYTES..HEADER_BYTES + number(&bytes, 8) as usize];
+    let text = std::str::from_utf8(text).unwrap();
+    let keys = ["name", "task", "precision", "sequences", "labels", "lineage", "metrics", "graph"];
+    let keys = keys.into_iter().chain(["tokenizer", "tensors", "golden"]);
+    let places: Vec<usize> =
+        keys.map(|key| text.find(&format!("\"{key}\":")).expect("it is there")).collect();
+    assert!(places.is_sorted(), "{text}");
+    assert!(text.find("\"room\"").unwrap() < text.find("\"teacher\"").unwrap(), "{text}");
+    assert!(!text.contains(": ") && !text.contains(", "), "{text}");
+}
+
+#[test]
+fn sections_out_of_their_order_are_refused() {
+    // Two constants that exchange their places: each is whole, and there is no hole.
+    let got = refusal(&forge(|m| {
+        let offsets = [0, 1].map(|index| m["tensors"][index]["offset"].clone());
+        [m["tensors"][1]["offset"], m["tensors"][0]["offset"]] = offsets;
+    }));
+    assert!(got.contains("expected at"), "{got}");
+}
+
+/// A sound bundle, with this graph section in the place of its own.
+fn with_graph(graph: &[u8]) -> Vec<u8> {
+    let bundle = Bundle::from_image(&small_with_golden(1)).unwrap();
+    let mut manifest = bundle.manifest().clone();
+    let extents: Vec<Extent> = manifest
+        .tensors
+        .iter()
+        .chain(manifest.golden.iter().flat_map(GoldenEntry::tensors))
+        .map(TensorEntry::extent)
+        .collect();
+    manifest.graph.bytes = graph.len() as u64;
+    let text = write::settle(&mut manifest);
+    let mut bytes = bundle.image()[..HEADER_BYTES].to_vec();
+    bytes[8..16].copy_from_slice(&(text.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(&text);
+    for section in std::iter::once(graph).chain(extents.iter().map(|&it| bundle.section(it))) {
+        bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
+        bytes.extend_from_slice(section);
+    }
+    reseal(bytes)
+}
+
+#[test]
+fn a_graph_with_constants_in_it_is_refused() {
+    let sound = Bundle::from_image(&small_with_golden(1)).unwrap().graph().unwrap();
+    assert!(Bundle::from_image(&with_graph(&sound.to_onnx())).unwrap().graph().is_ok());
+    let mut graph = sound;
+    graph.initializers.insert("hidden".to_owned(), Tensor::from_f32(&[1], &[1.0]));
+    let refused = Bundle::from_image(&with_graph(&graph.to_onnx())).unwrap().graph();
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("`hidden`") && refused.contains("section of its own"), "{refused}");
+}

@@ -98,7 +98,7 @@ pub fn image(parts: &Parts) -> Vec<u8> {
         precision: parts.precision,
         sequences: parts.sequences.to_vec(),
         shapes: parts.shapes.to_vec(),
-        heap: parts.heap,
+        heap: parts.heap.clone(),
         exits: parts.exits.cloned(),
         labels: parts.labels.to_vec(),
         lineage: parts.graph.metadata.clone(),
@@ -109,7 +109,7 @@ pub fn image(parts: &Parts) -> Vec<u8> {
         golden: parts.golden.iter().map(golden_entry).collect(),
     };
     let text = settle(&mut manifest);
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(manifest.end() as usize + ALIGNMENT);
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
     bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
@@ -164,7 +164,7 @@ fn golden_entry(example: &Example) -> GoldenEntry {
 
 /// Gives every section its offset and returns the manifest's text. Offsets are part of the text and
 /// depend on its length, so this repeats until the length stands still.
-fn settle(manifest: &mut Manifest) -> Vec<u8> {
+pub(super) fn settle(manifest: &mut Manifest) -> Vec<u8> {
     let mut text = Vec::new();
     loop {
         let mut end = (HEADER_BYTES + text.len()) as u64;

@@ -6,11 +6,12 @@
 mod growth;
 mod operator;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tract_core::internal::Cost;
+use tract_core::ops::konst::Const;
 use tract_core::optim::Optimizer;
 use tract_onnx::pb;
 use tract_onnx::prelude::*;
@@ -77,7 +78,7 @@ impl Mixture {
         (self.operators.len(), self.graph.nodes.len() - self.operators.len())
     }
 
-    /// Bytes of the constants that are copied for tract.
+    /// Bytes of the constants that tract copies.
     pub(crate) fn copied_bytes(&self) -> u64 {
         self.graph.initializers.values().map(|tensor| tensor.bytes().len() as u64).sum()
     }
@@ -88,7 +89,8 @@ impl Mixture {
     }
 
     /// Compiles it for inputs of exactly these types and shapes, in the order of the graph's inputs, where
-    /// the inputs at the positions of `known` have these values.
+    /// the inputs at the positions of `known` have these values. Constants that one of `others` has too are
+    /// shared with it.
     ///
     /// # Errors
     /// [`Error::Engine`] with tract's report; those of [`rewrite::specialize`].
@@ -96,6 +98,7 @@ impl Mixture {
         &self,
         inputs: &[Fact],
         known: &[(usize, tensor::Tensor)],
+        others: &[&Compiled],
     ) -> Result<Compiled> {
         let ours = |output: &str| {
             let operator = self.operators.get(output)?.clone();
@@ -103,7 +106,7 @@ impl Mixture {
         };
         let constant = |part: &Graph, facts: &[Fact]| constant(part, facts, ours);
         let graph = rewrite::specialize(&self.graph, inputs, known, &constant)?;
-        Compiled::new(&graph, inputs, ours)
+        Compiled::new(&graph, inputs, ours, others)
     }
 }
 
@@ -138,17 +141,20 @@ impl Memory {
 
 impl Compiled {
     /// Compiles `graph` for inputs of exactly these types and shapes, in the order of its inputs, with our
-    /// operator where `ours` has one for a node's output.
+    /// operator where `ours` has one for a node's output, and with the constants of `others` where they are
+    /// equal.
     fn new(
         graph: &Graph,
         inputs: &[Fact],
         ours: impl Fn(&str) -> Option<Box<dyn InferenceOp>>,
+        others: &[&Compiled],
     ) -> Result<Compiled> {
         let doing = format!("preparing `{}` for {}", graph.name, list(graph, inputs));
         let plan = guarded(doing, || {
             let mut model = typed(graph, inputs, ours)?;
             let codegen = Optimizer::codegen().stopping_at(most_steps(&model));
             model.optimize_with_session(&mut codegen.session())?;
+            share_constants(&mut model, others)?;
             model.into_runnable()
         })?;
         Ok(Compiled { name: graph.name.clone(), plan })
@@ -207,6 +213,24 @@ impl Compiled {
     }
 }
 
+/// Replaces the constants of `model`, packed ones too, by equal ones of `others`: what differs between two
+/// shapes of a graph is seldom its weights.
+fn share_constants(model: &mut TypedModel, others: &[&Compiled]) -> TractResult<()> {
+    let nodes = others.iter().flat_map(|other| other.plan.model().nodes());
+    let known: Vec<Arc<Tensor>> =
+        nodes.filter_map(|node| Some(node.op_as::<Const>()?.val().clone())).collect();
+    for node in &mut model.nodes {
+        let Some(konst) = node.op_as::<Const>() else { continue };
+        let Some(same) = known.iter().find(|known| *known == konst.val()) else { continue };
+        let is_exotic = konst.exotic_fact().is_some();
+        let fact = &mut node.outputs[0].fact;
+        fact.konst = Some(same.clone());
+        let exotic = fact.exotic_fact.clone().filter(|_| is_exotic);
+        node.op = Box::new(Const::new_with_opt_exotic_fact(same.clone(), exotic)?);
+    }
+    Ok(())
+}
+
 /// Multiply-accumulates of an operator of tract's, as it counts them by the type that it multiplies.
 fn tract_work(node: &TypedNode, facts: &[&TypedFact]) -> Work {
     let mut work = Work::default();
@@ -237,7 +261,7 @@ pub(crate) fn reference(graph: &Graph, inputs: &[tensor::Tensor]) -> Result<Vec<
 /// [`Error::Engine`] with tract's report.
 pub(crate) fn evaluate(graph: &Graph, inputs: &[tensor::Tensor]) -> Result<Vec<tensor::Tensor>> {
     let facts: Vec<Fact> = inputs.iter().map(Fact::of).collect();
-    Compiled::new(graph, &facts, |_| None)?.run(inputs)
+    Compiled::new(graph, &facts, |_| None, &[])?.run(inputs)
 }
 
 /// [`rewrite::Constant`] by tract alone.
@@ -307,27 +331,61 @@ fn typed(
     inputs: &[Fact],
     ours: impl Fn(&str) -> Option<Box<dyn InferenceOp>>,
 ) -> TractResult<TypedModel> {
-    // Symbolic dims written down by exporters clash with concrete inputs; tract infers its own.
-    let onnx = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
     let graph = operators::rewrite(graph, inputs);
-    let mut proto = crate::onnx::to_model(&graph);
-    proto.graph.iter_mut().for_each(leave_to_inference);
-    let parsed = onnx.parse(&proto, None)?;
-    let mut model = parsed.model;
+    let Parsed { mut model, outlets } = parsed(&graph)?;
     for node in &graph.nodes {
         if let Some(operator) = ours(node.output()) {
-            model.node_mut(parsed.outlets_by_name[node.output()].node).op = operator;
+            model.node_mut(outlets[node.output()].node).op = operator;
         }
     }
     for (index, input) in inputs.iter().enumerate() {
         let fact = InferenceFact::dt_shape(datum_type(input.dtype)?, &input.shape);
         model.set_input_fact(index, fact)?;
     }
-    let held = graph.initializers.values().map(|tensor| tensor.bytes().len() as u64).sum();
-    growth::admit(&mut model, held)?;
+    growth::admit(&mut model, &graph, &outlets)?;
     let mut model = model.into_typed()?;
     Optimizer::declutter().stopping_at(most_steps(&model)).optimize(&mut model)?;
     Ok(model)
+}
+
+/// More axes than any tensor has; numpy knows 64.
+const MOST_AXES: u64 = 64;
+
+/// A graph as tract reads it, and where the values of each name are.
+struct Parsed {
+    model: InferenceModel,
+    outlets: HashMap<String, OutletId>,
+}
+
+/// Reads `graph`, and puts its constants in afterwards: written into a message first they would be there
+/// three times.
+fn parsed(graph: &Graph) -> TractResult<Parsed> {
+    // Some of tract's operators count from there to the rank, one by one.
+    if let Some(node) = graph.nodes.iter().find(|node| node.int("axis", 0).abs_diff(0) > MOST_AXES)
+    {
+        let axis = node.int("axis", 0);
+        return Err(TractError::msg(format!("{}: an axis of a tensor, got {axis}", node.place())));
+    }
+    // Symbolic dims written down by exporters clash with concrete inputs; tract infers its own.
+    let onnx = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
+    // What is both a constant and an output has to be there when the outputs are wired.
+    let is_output = |name: &String| graph.outputs.iter().any(|output| output.name == *name);
+    let (written, constants): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        graph.initializers.clone().into_iter().partition(|(name, _)| is_output(name));
+    let shell = Graph { initializers: written, ..graph.clone_without_initializers() };
+    let mut proto = crate::onnx::to_model(&shell);
+    proto.graph.iter_mut().for_each(leave_to_inference);
+    let parsed = onnx.parse(&proto, None)?;
+    let (mut model, outlets) = (parsed.model, parsed.outlets_by_name);
+    for (name, value) in &constants {
+        // What nothing reads is nowhere.
+        let Some(&outlet) = outlets.get(name) else { continue };
+        let value = to_tract(value)?.into_arc_tensor();
+        model.set_outlet_fact(outlet, InferenceFact::try_from(&value)?)?;
+        model.node_mut(outlet.node).op = Box::new(Const::new(value)?);
+        model.inputs.retain(|&input| input != outlet);
+    }
+    Ok(Parsed { model, outlets })
 }
 
 /// Steps after which the optimizer must stop: two of its rules may undo each other for ever, as they do

@@ -541,34 +541,161 @@ fn a_fault_at_any_operation_of_a_start_or_a_rollback_leaves_a_good_bundle() {
     }
 }
 
+/// Each install is tried with a fault at its first operation, at its second, and so on until it is done.
 #[test]
-fn a_thousand_random_updates_on_a_failing_disk_never_lose_the_last_good_bundle() {
+fn a_thousand_updates_on_a_disk_that_fails_at_every_operation_never_lose_the_last_good_bundle() {
     let bench = Bench::new();
     let mut chance = Chance(3);
     let (mut faults, mut installed) = (0, 0);
-    for round in 0..1000 {
-        let mut allowed = known(&bench);
-        let (index, fault) = (chance.below(5), FAULTS[chance.below(4)]);
-        allowed.push(Some(bench.digests[index]));
-        let mut disk = FailingDisk::new(chance.below(24), fault);
-        let done = bench.install_on(&mut disk, index);
-        if !disk.failed() {
-            done.unwrap_or_else(|error| panic!("round {round}: {error}"));
-            installed += 1;
-        }
-        faults += usize::from(disk.failed());
-        disk.lose(&mut chance);
-        opens_one_of(&bench, &allowed, &format!("round {round}, {fault:?}"));
-        // What was opened works in two of three cases, else the next start returns.
-        if chance.below(3) > 0 && status(&bench.slots()).unwrap().is_some() {
-            bench.confirm();
+    while installed < 1000 {
+        let index = chance.below(5);
+        for at in 0.. {
+            let mut allowed = known(&bench);
+            allowed.push(Some(bench.digests[index]));
+            let fault = FAULTS[chance.below(4)];
+            let mut disk = FailingDisk::new(at, fault);
+            let done = bench.install_on(&mut disk, index);
+            let place = format!("install {installed}, {fault:?} at operation {at}");
+            if !disk.failed() {
+                done.unwrap_or_else(|error| panic!("{place}: {error}"));
+                installed += 1;
+                break;
+            }
+            faults += 1;
+            disk.lose(&mut chance);
+            opens_one_of(&bench, &allowed, &place);
+            // What was opened works in two of three cases, else the next start returns.
+            if chance.below(3) > 0 && status(&bench.slots()).unwrap().is_some() {
+                bench.confirm();
+            }
         }
     }
-    assert!(faults > 300 && installed > 300, "{faults} faults, {installed} installs");
+    assert!(faults > 5000, "{faults} faults");
 }
 
-/// Names the folder of the bench to the child below.
+/// The disk of this machine, on which this process is killed at operation number `at`; a write is then half
+/// done.
+#[cfg(unix)]
+struct KillingDisk {
+    at: usize,
+}
+
+#[cfg(unix)]
+impl KillingDisk {
+    fn step(&mut self) {
+        match self.at.checked_sub(1) {
+            Some(left) => self.at = left,
+            None => {
+                let me = std::process::id().to_string();
+                std::process::Command::new("kill").args(["-9", &me]).status().unwrap();
+                unreachable!("nothing runs after kill -9");
+            }
+        }
+    }
+}
+
+#[cfg(unix)]
+impl Files for KillingDisk {
+    fn create_folder(&mut self, path: &Path) -> io::Result<()> {
+        self.step();
+        Disk.create_folder(path)
+    }
+
+    fn write(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        if self.at == 0 {
+            Disk.write(path, &bytes[..bytes.len() / 2])?;
+        }
+        self.step();
+        Disk.write(path, bytes)
+    }
+
+    fn sync(&mut self, path: &Path) -> io::Result<()> {
+        self.step();
+        Disk.sync(path)
+    }
+
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        self.step();
+        Disk.rename(from, to)
+    }
+
+    fn sync_folder(&mut self, path: &Path) -> io::Result<()> {
+        self.step();
+        Disk.sync_folder(path)
+    }
+
+    fn remove(&mut self, path: &Path) -> io::Result<()> {
+        self.step();
+        Disk.remove(path)
+    }
+}
+
+/// Names the folder of the bench to the children below, and to one of them the bundle and the operation.
 const BENCH: &str = "DRAM_TEST_BENCH";
+const INDEX: &str = "DRAM_TEST_INDEX";
+const AT: &str = "DRAM_TEST_AT";
+
+/// This binary again, for one test that is ignored otherwise.
+#[cfg(unix)]
+fn child(bench: &Bench, test: &str) -> std::process::Command {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--ignored"]).env(BENCH, bench.folder.path());
+    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    command
+}
+
+#[test]
+#[cfg(unix)]
+#[ignore = "the child that `killed_at_every_operation` starts, which kills itself"]
+fn installs_once_and_is_killed() {
+    let number = |name: &str| std::env::var(name).unwrap().parse::<usize>().unwrap();
+    let folder = PathBuf::from(std::env::var_os(BENCH).expect("the parent names the bench"));
+    let (slots, new) = (folder.join("slots"), folder.join(format!("{}.dram", number(INDEX))));
+    let mut files = KillingDisk { at: number(AT) };
+    Slots { folder: &slots, files: &mut files }.install(&new, &Options::default()).unwrap();
+}
+
+/// `installs` of them, each killed at its first operation, at its second, and so on until it is done.
+#[cfg(unix)]
+fn killed_at_every_operation(installs: usize) {
+    let bench = Bench::new();
+    bench.install(0);
+    let mut kills = 0;
+    for number in 1..=installs {
+        let index = number % 5;
+        for at in 0.. {
+            let mut allowed = known(&bench);
+            allowed.push(Some(bench.digests[index]));
+            let mut child = child(&bench, "install::tests::installs_once_and_is_killed");
+            let exit =
+                child.env(INDEX, index.to_string()).env(AT, at.to_string()).status().unwrap();
+            let place = format!("install {number}, killed at operation {at}");
+            if exit.success() {
+                break;
+            }
+            let signal = std::os::unix::process::ExitStatusExt::signal(&exit);
+            assert_eq!(signal, Some(9), "{place}: {exit}");
+            kills += 1;
+            opens_one_of(&bench, &allowed, &place);
+        }
+        bench.open().unwrap();
+        bench.confirm();
+    }
+    assert!(kills > 5 * installs, "{kills} kills");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_process_killed_at_any_operation_of_ten_installs_leaves_a_good_bundle() {
+    killed_at_every_operation(10);
+}
+
+#[test]
+#[cfg(unix)]
+#[ignore = "ten thousand processes, about three minutes"]
+fn a_process_killed_at_every_operation_of_a_thousand_installs_leaves_a_good_bundle() {
+    killed_at_every_operation(1000);
+}
 
 #[test]
 #[ignore = "the child that `a_killed_process_leaves_a_good_bundle` starts and kills"]
@@ -589,13 +716,7 @@ fn a_killed_process_leaves_a_good_bundle() {
     bench.install(0);
     let mut chance = Chance(4);
     for round in 0..25 {
-        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "install::tests::installs_until_killed", "--ignored"])
-            .env(BENCH, bench.folder.path())
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = child(&bench, "install::tests::installs_until_killed").spawn().unwrap();
         let before = bench.status();
         let begun = std::time::Instant::now();
         // Until it has done something, and then for a moment more.

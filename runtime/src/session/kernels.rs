@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::OPENING_BYTES;
+use super::{opening_bytes, tokenizer_bytes, with_making};
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::operators::Machine;
 use crate::plan::Plan;
 use crate::program::{Program, Workspace};
 use crate::tensor::Tensor;
-use crate::text;
 
 #[derive(Debug)]
 pub(super) struct Kernels {
@@ -34,17 +33,18 @@ impl Kernels {
         planned: &[usize],
         threads: NonZeroUsize,
     ) -> Vec<Plan> {
-        let tokenizer_bytes = bundle.tokenizer().map_or(0, |section| text::memory_bytes(&section));
+        let (opening_bytes, tokenizer_bytes) = (opening_bytes(bundle), tokenizer_bytes(bundle));
         let plan = |&length: &usize| {
             let length = length.min(program.positions);
             let needs = program.needs(length, threads.get());
-            Plan {
+            let plan = Plan {
                 weights_bytes: bundle.len() as u64,
                 activations_bytes: needs.activations_bytes(),
-                scratch_bytes: needs.scratch_bytes() + OPENING_BYTES,
+                scratch_bytes: needs.scratch_bytes() + opening_bytes,
                 tokenizer_bytes,
                 sequence: Some(length),
-            }
+            };
+            with_making(plan, bundle)
         };
         match planned {
             [] => vec![plan(&program.positions)],

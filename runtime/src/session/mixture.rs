@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{OPENING_BYTES, Options, facts};
+use super::{Options, facts, opening_bytes, tokenizer_bytes};
 use crate::budget::Budget;
 use crate::bundle::Bundle;
 use crate::engine::{self, Compiled, Fact, Memory};
@@ -13,7 +13,6 @@ use crate::plan::Plan;
 use crate::shapes::{self, Shapes};
 use crate::specialize::Specializations;
 use crate::tensor::Tensor;
-use crate::text;
 
 #[derive(Debug)]
 pub(super) struct Mixture {
@@ -50,27 +49,41 @@ impl Mixture {
 
     /// What is known before anything is compiled: a lower bound.
     pub(super) fn least(bundle: &Bundle) -> Plan {
-        let tokenizer_bytes = bundle.tokenizer().map_or(0, |section| text::memory_bytes(&section));
         Plan {
             weights_bytes: bundle.len() as u64,
-            scratch_bytes: OPENING_BYTES,
-            tokenizer_bytes,
+            scratch_bytes: opening_bytes(bundle),
+            tokenizer_bytes: tokenizer_bytes(bundle),
             ..Plan::default()
         }
     }
 
-    /// The plan of a bundle whose need was measured when it was packed: for the shapes of then, on one
-    /// thread.
-    pub(super) fn measured(bundle: &Bundle, lengths: &[usize], options: &Options) -> Option<Plan> {
-        let as_packed = options.shapes.is_empty() && options.threads.get() == 1;
-        let heap = bundle.manifest().heap.filter(|_| as_packed)?;
-        Some(Plan {
-            weights_bytes: bundle.len() as u64 + heap.held_bytes,
-            activations_bytes: 0,
-            scratch_bytes: heap.peak_bytes.saturating_sub(heap.held_bytes),
-            tokenizer_bytes: bundle.tokenizer().map_or(0, |section| text::memory_bytes(&section)),
-            sequence: lengths.last().copied(),
-        })
+    /// The plans of a bundle whose need was measured when it was packed, for each of the planned `lengths`,
+    /// the longest first; none where other shapes are asked for, or nobody measured.
+    pub(super) fn measured(bundle: &Bundle, lengths: &[usize], options: &Options) -> Vec<Plan> {
+        // Of a graph that was packed where our kernels ran it, only the tokenizer was measured.
+        let heap = bundle.manifest().heap.as_ref().filter(|heap| heap.peak_bytes > 0);
+        let Some(heap) = heap.filter(|_| options.shapes.is_empty()) else {
+            return Vec::new();
+        };
+        let plan = |length: Option<usize>| {
+            // A length between two that were measured needs no more than the longer one.
+            let measured = heap.shorter.iter().find(|it| length.is_some_and(|l| l <= it.sequence));
+            let (held, peak) = measured
+                .map_or((heap.held_bytes, heap.peak_bytes), |it| (it.held_bytes, it.peak_bytes));
+            let tokenizer_bytes = heap.tokenizer_bytes.min(held);
+            let threads = heap.thread_bytes * (options.threads.get() as u64 - 1);
+            Plan {
+                weights_bytes: bundle.len() as u64 + held - tokenizer_bytes,
+                activations_bytes: 0,
+                scratch_bytes: peak.saturating_sub(held) + threads,
+                tokenizer_bytes,
+                sequence: length,
+            }
+        };
+        match lengths {
+            [] => vec![plan(None)],
+            lengths => lengths.iter().rev().map(|&length| plan(Some(length))).collect(),
+        }
     }
 
     /// The plan, for all that is compiled.

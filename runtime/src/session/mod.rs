@@ -23,13 +23,38 @@ use crate::prepare;
 use crate::program::Program;
 use crate::shapes::Shapes;
 use crate::tensor::{DType, Tensor};
-use crate::text::Text;
+use crate::text::{self, Text};
 use crate::trust::{Digest, PublicKey, TrustPolicy};
 use kernels::Kernels;
 use mixture::Mixture;
 
-/// Upper bound of what opening takes besides: the parsed manifest and graph, names, steps.
-const OPENING_BYTES: u64 = 512 * 1024;
+/// Upper bound of what opening `bundle` takes besides: the parsed manifest and graph with their names and
+/// steps, of which both are written out in the file, and the program around them.
+fn opening_bytes(bundle: &Bundle) -> u64 {
+    // As it was measured: 120 KiB is what the command has taken before it opens anything, and a byte of
+    // the two becomes at most two.
+    const PROGRAM_BYTES: u64 = 124 * 1024;
+    const PER_BYTE: u64 = 2;
+    let manifest = bundle.manifest();
+    PROGRAM_BYTES + PER_BYTE * (manifest.graph.offset + manifest.graph.bytes)
+}
+
+/// `plan`, where it takes no more to make `bundle` in this process; else what that takes.
+fn with_making(plan: Plan, bundle: &Bundle) -> Plan {
+    let making_bytes = match bundle.making_bytes() {
+        0 => 0,
+        bytes => bytes + opening_bytes(bundle),
+    };
+    let more = making_bytes.saturating_sub(plan.peak_bytes());
+    Plan { scratch_bytes: plan.scratch_bytes + more, ..plan }
+}
+
+/// What the tokenizer of `bundle` takes at most, as it was measured when it was packed, or by its length.
+fn tokenizer_bytes(bundle: &Bundle) -> u64 {
+    let measured = bundle.manifest().heap.as_ref().map(|heap| heap.tokenizer_bytes);
+    let bound = || bundle.tokenizer().map_or(0, |section| text::memory_bytes(&section));
+    measured.unwrap_or_else(bound)
+}
 
 /// How a session is opened.
 #[derive(Clone, Debug)]
@@ -96,6 +121,11 @@ impl Session {
     /// [`Error::OverBudget`], before the memory is taken, where the plan exceeds the budget; the errors of
     /// [`Bundle::open_trusted`] and [`Graph::read_onnx`]; [`Error::Tokenizer`].
     pub fn open(path: &Path, options: &Options) -> Result<Session> {
+        if !Bundle::is_bundle(path)? {
+            // Its constants alone are as long as the file.
+            let weights_bytes = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
+            options.budget.admit(&[Plan { weights_bytes, ..Plan::default() }])?;
+        }
         Session::from_bundle(bundle_at(path, options)?, options)
     }
 
@@ -111,11 +141,17 @@ impl Session {
         let machine = || Machine::new(bundle.clone(), options.threads).map(Arc::new);
         let Ok(program) = Program::lower(&bundle, &graph) else {
             // tract copies its share of the weights; what it starts from is known before.
-            let known = Mixture::measured(&bundle, &planned, options);
-            options.budget.admit(&[known.unwrap_or_else(|| Mixture::least(&bundle))])?;
+            let mut plans = Mixture::measured(&bundle, &planned, options);
+            match &plans[..] {
+                [] => options.budget.admit(&[Mixture::least(&bundle)])?,
+                known => options.budget.admit(known)?,
+            }
             let mixture = Mixture::new(machine()?, &graph, &planned, options)?;
-            let plan = known.unwrap_or_else(|| mixture.plan());
-            options.budget.admit(&[plan])?;
+            if plans.is_empty() {
+                plans.push(with_making(mixture.plan(), &bundle));
+            }
+            options.budget.admit(&plans)?;
+            let plan = plans[0];
             let longest = planned.last().copied().unwrap_or(usize::MAX);
             return Session::finish(bundle, graph, Executor::Mixture(mixture), plan, longest);
         };
@@ -406,9 +442,11 @@ impl Session {
         }
     }
 
-    /// Inputs of every length, or of every shape, that was planned for, where tract runs the graph.
+    /// Inputs of every length, or of every shape, that was planned for.
     pub(crate) fn examples(&self) -> Vec<BTreeMap<String, Tensor>> {
-        let Executor::Mixture(mixture) = &self.executor else { return Vec::new() };
+        let Executor::Mixture(mixture) = &self.executor else {
+            return vec![self.example(self.longest)];
+        };
         let names = || self.graph.inputs.iter().map(|input| input.name.clone());
         let of_shapes = |facts: &[Fact]| names().zip(facts.iter().map(prepare::pattern)).collect();
         match &mixture.lengths[..] {
@@ -555,8 +593,9 @@ pub fn plans(path: &Path, options: &Options) -> Result<Vec<Plan>> {
     if let Ok(program) = Program::lower(&bundle, &graph) {
         return Ok(Kernels::plans(&bundle, &program, &planned, options.threads));
     }
-    if let Some(plan) = Mixture::measured(&bundle, &planned, options) {
-        return Ok(vec![plan]);
+    let measured = Mixture::measured(&bundle, &planned, options);
+    if !measured.is_empty() {
+        return Ok(measured);
     }
     // tract tells what it needs only once it has compiled; one session serves all lengths.
     let options = Options { budget: Budget::UNLIMITED, ..options.clone() };

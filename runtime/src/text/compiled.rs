@@ -13,7 +13,7 @@ use tokenizers::{
 
 use super::vocabulary::{self, Vocabulary};
 use super::wordpiece::{Rules, WordPiece};
-use crate::bundle::Section;
+use crate::map::Section;
 
 /// A tokenizer over a mapped vocabulary.
 pub(super) type Compiled = TokenizerImpl<
@@ -52,7 +52,7 @@ pub(crate) fn compile(json: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = vocabulary::table(&ids)?;
     let rest = serde_json::to_vec(&document).ok()?;
     bytes.extend_from_slice(&rest);
-    let opens = || Section::copy(&bytes).is_ok_and(|section| read(section).is_ok());
+    let opens = || read(Section::of(bytes.clone())).is_ok();
     (document["version"] == "1.0" && rest.len() <= LONGEST_REST && opens()).then_some(bytes)
 }
 

@@ -6,10 +6,12 @@ mod tests;
 mod vocabulary;
 mod wordpiece;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use tokenizers::{Encoding, PostProcessorWrapper, Tokenizer, TruncationParams};
 
-use crate::bundle::Section;
 use crate::error::{Error, Result};
+use crate::map::Section;
 
 use compiled::Compiled;
 pub(crate) use compiled::compile;
@@ -39,7 +41,7 @@ impl Text {
     /// # Errors
     /// [`Error::Tokenizer`] where the file does not read, or `longest` leaves no room for a word.
     pub fn new(json: &[u8], longest: usize) -> Result<Text> {
-        let mut tokenizer = Tokenizer::from_bytes(json).map_err(unreadable)?;
+        let mut tokenizer = guarded(|| Tokenizer::from_bytes(json)).map_err(unreadable)?;
         let truncation = truncation(tokenizer.get_post_processor(), longest)?;
         tokenizer.with_truncation(Some(truncation)).map_err(unreadable)?;
         tokenizer.with_padding(None);
@@ -54,7 +56,7 @@ impl Text {
         if !compiled::is_compiled(&section) {
             return Text::new(&section, longest);
         }
-        let mut tokenizer = compiled::read(section).map_err(unreadable)?;
+        let mut tokenizer = guarded(|| compiled::read(section)).map_err(unreadable)?;
         let truncation = truncation(tokenizer.get_post_processor(), longest)?;
         tokenizer.with_truncation(Some(truncation)).map_err(unreadable)?;
         Ok(Text { tokenizer: Form::Compiled(Box::new(tokenizer)), longest })
@@ -68,10 +70,11 @@ impl Text {
     /// [`Error::Tokenizer`] where the tokenizer cannot encode it.
     pub fn ids(&self, text: &str) -> Result<Vec<i64>> {
         let bound = text.floor_char_boundary(self.longest.saturating_mul(BYTES_PER_TOKEN));
-        let encoding = self.encoding(&text[..bound]).map_err(|error| Error::Tokenizer {
-            reason: error.to_string(),
-            next: "check that the text is plain UTF-8",
-        })?;
+        let encoding =
+            guarded(|| self.encoding(&text[..bound])).map_err(|error| Error::Tokenizer {
+                reason: error.to_string(),
+                next: "check that the text is plain UTF-8",
+            })?;
         Ok(encoding.get_ids().iter().map(|&id| i64::from(id)).collect())
     }
 
@@ -89,6 +92,12 @@ impl Text {
             Form::Compiled(tokenizer) => tokenizer.get_vocab_size(true),
         }
     }
+}
+
+/// What `work` gives, or its panic as an error: the tokenizers' own parser asserts what a file from outside need
+/// not keep. Nothing that it may have left half-done is used again.
+fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("it contradicts itself".into()))
 }
 
 fn unreadable(error: tokenizers::Error) -> Error {
@@ -117,7 +126,7 @@ fn truncation(post: Option<&PostProcessorWrapper>, longest: usize) -> Result<Tru
 /// through a parsed copy on the way. Tests measure both bounds.
 pub(crate) fn memory_bytes(section: &[u8]) -> u64 {
     const PER_JSON_BYTE: u64 = 26;
-    const FIXED: u64 = 512 * 1024;
+    const FIXED: u64 = 64 * 1024;
     match compiled::is_compiled(section) {
         true => compiled::MEMORY_BYTES,
         false => FIXED + section.len() as u64 * PER_JSON_BYTE,

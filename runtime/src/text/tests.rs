@@ -7,7 +7,7 @@ use super::*;
 const LONGEST: usize = 128;
 
 fn both(json: &[u8]) -> [Text; 2] {
-    let section = Section::copy(&compile(json).expect("WordPiece is compiled")).expect("memory");
+    let section = Section::of(compile(json).expect("WordPiece is compiled"));
     let compiled = Text::from_section(section, LONGEST).expect("the compiled form");
     assert!(matches!(compiled.tokenizer, Form::Compiled(_)));
     [Text::new(json, LONGEST).expect("the original"), compiled]
@@ -117,12 +117,23 @@ fn a_compiled_form_that_is_damaged_is_refused_and_never_panics() {
         for value in [0, b'}', 0xff] {
             let mut bytes = sound.clone();
             bytes[at] = value;
-            let section = Section::copy(&bytes).expect("memory");
+            let section = Section::of(bytes.clone());
             if let Ok(text) = Text::from_section(section, LONGEST) {
                 text.ids("wake me at six tomorrow").expect("ids");
             }
         }
-        let section = Section::copy(&sound[..at]).expect("memory");
+        let section = Section::of(sound[..at].to_vec());
         assert!(Text::from_section(section, LONGEST).is_err(), "{at} bytes");
     }
+}
+
+/// Found by fuzzing: the decoder is read twice, and the second time is expected to work.
+#[test]
+fn a_file_that_makes_the_parser_panic_is_refused() {
+    let mut json = golden_json();
+    let decoder = json.windows(9).position(|it| it == br#""decoder""#).expect("a decoder");
+    let prefix = json[decoder..].windows(8).position(|it| it == br#""prefix""#).expect("a prefix");
+    // A byte that no UTF-8 has.
+    json[decoder + prefix + 6] = 0xf8;
+    assert!(matches!(Text::new(&json, LONGEST), Err(Error::Tokenizer { .. })));
 }

@@ -13,7 +13,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::bundle::Section;
+use crate::map::Section;
 
 /// First bytes of every table; a JSON document never begins with them.
 pub(super) const MAGIC: [u8; 8] = *b"vocab  1";
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     fn opened(bytes: &[u8]) -> Result<Vocabulary, &'static str> {
-        Vocabulary::new(Section::copy(bytes).expect("memory"))
+        Vocabulary::new(Section::of(bytes.to_vec()))
     }
 
     fn ids(tokens: &[&str]) -> BTreeMap<String, u32> {

@@ -19,6 +19,7 @@ use dram_runtime::{Budget, Plan};
 
 use crate::Answer;
 use crate::arguments::Limits;
+use crate::opening::duration;
 use crate::output::Output;
 use door::Door;
 use server::Server;
@@ -119,32 +120,3 @@ impl Bounds {
 
 /// Bytes that a reply of ordinary size takes, and its place in the queue.
 const REPLY_BYTES: usize = 2048;
-
-/// A time as people write it: `250ms`, `2s`, `1.5 s`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no time; write a number and a unit: 250ms, 2s");
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let seconds = match unit.trim() {
-        "ms" => 1e-3,
-        "s" => 1.0,
-        _ => return Err(wrong()),
-    };
-    let seconds = number.parse::<f64>().map_err(|_| wrong())? * seconds;
-    Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_read_as_people_write_them() {
-        for (text, millis) in [("250ms", 250), ("2s", 2000), ("1.5 s", 1500), ("0s", 0)] {
-            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
-        }
-        for text in ["", "ms", "2", "-1s", "2 h", "1e400s", "9999999999999999999999s"] {
-            assert!(duration(text).is_err(), "{text}");
-        }
-    }
-}
