@@ -512,6 +512,10 @@ fn fusion_error(graph: &Graph, session: &Session, belongings: &Belongings) -> Re
     })
 }
 
+/// Outputs that are smaller than this throughout are compared as if they were this large: a probability
+/// near zero comes of numbers near one, and has their rounding.
+const LEAST_SIZE: f32 = 1e-3;
+
 /// Largest difference, relative to the largest expected value; infinite where shapes, or values of
 /// other types, differ.
 fn difference(expected: &Tensor, got: &Tensor) -> f32 {
@@ -522,7 +526,7 @@ fn difference(expected: &Tensor, got: &Tensor) -> f32 {
         return f32::INFINITY;
     }
     let largest =
-        expected_values.iter().fold(f32::MIN_POSITIVE, |largest, value| largest.max(value.abs()));
+        expected_values.iter().fold(LEAST_SIZE, |largest, value| largest.max(value.abs()));
     let pairs = expected_values.iter().zip(&values);
     // Written so that a NaN counts as a difference.
     pairs.map(|(a, b)| if a == b { 0.0 } else { (a - b).abs() / largest }).fold(

@@ -70,7 +70,7 @@ pub fn prepare(graph: &Graph, precision: Precision) -> Result<Prepared> {
 pub(crate) fn pack(fused: &Graph, passes: &[PassReport], scheme: &Scheme) -> Result<Prepared> {
     let mut graph = fused.clone();
     quantize::quantize(&mut graph, scheme)?;
-    let bundle = Bundle::from_parts(&parts(&graph, scheme.precision, &[]))?;
+    let bundle = bundle_of(&graph, scheme.precision)?;
     let left_to_tract = Program::lower(&bundle, &graph).err().map(|reason| reason.to_string());
     Ok(Prepared { graph, passes: passes.to_vec(), left_to_tract })
 }
@@ -169,6 +169,11 @@ fn distinct_bytes(graphs: &[&Graph]) -> u64 {
     let places: BTreeMap<_, _> =
         tensors.map(|tensor| (tensor.address(), tensor.bytes().len() as u64)).collect();
     places.values().sum()
+}
+
+/// A stored graph as a bundle in memory, tensors to tensors.
+pub(crate) fn bundle_of(graph: &Graph, precision: Precision) -> Result<Bundle> {
+    Bundle::from_parts(&parts(graph, precision, &[]))
 }
 
 fn parts<'a>(graph: &'a Graph, precision: Precision, sequences: &'a [usize]) -> Parts<'a> {
@@ -297,7 +302,7 @@ mod tests {
 
     fn outputs(graph: &Graph, precision: Precision, x: &Tensor) -> (Session, Vec<f32>) {
         let prepared = prepare(graph, precision).unwrap();
-        let bundle = Bundle::from_parts(&parts(&prepared.graph, precision, &[])).unwrap();
+        let bundle = bundle_of(&prepared.graph, precision).unwrap();
         let session = Session::from_bundle(bundle, &Options::default()).unwrap();
         let outputs = session.run(&BTreeMap::from([("x".to_owned(), x.clone())])).unwrap();
         let values = outputs[0].1.to_f32().unwrap();
@@ -382,6 +387,6 @@ mod tests {
     fn int8_of_what_has_no_weights_is_refused_by_name() {
         let graph = graph(&[4], vec![Node::new("Relu", &["x"], &["y"])], &[]);
         let error = prepare(&graph, Precision::Int8).unwrap_err().to_string();
-        assert!(error.contains("no matrix product or lookup"), "{error}");
+        assert!(error.contains("no matrix product, convolution or lookup"), "{error}");
     }
 }

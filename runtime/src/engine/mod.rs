@@ -3,10 +3,11 @@
 //!
 //! Only this module and `onnx` name tract.
 
+mod grid;
 mod growth;
 mod operator;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -375,6 +376,7 @@ fn parsed(graph: &Graph) -> TractResult<Parsed> {
     let shell = Graph { initializers: written, ..graph.clone_without_initializers() };
     let mut proto = crate::onnx::to_model(&shell);
     proto.graph.iter_mut().for_each(leave_to_inference);
+    proto.graph.iter_mut().for_each(name_apart);
     let parsed = onnx.parse(&proto, None)?;
     let (mut model, outlets) = (parsed.model, parsed.outlets_by_name);
     for (name, value) in &constants {
@@ -392,6 +394,16 @@ fn parsed(graph: &Graph) -> TractResult<Parsed> {
 /// for recurrences with a matrix as state. Every step leaves a graph that computes the same.
 fn most_steps(model: &TypedModel) -> usize {
     1_000 + 20 * model.nodes().len()
+}
+
+/// Names nodes after what they write, which is unique, where two have one name: tract tells them apart by it.
+fn name_apart(graph: &mut pb::GraphProto) {
+    let names: BTreeSet<&str> = graph.node.iter().map(|node| node.name.as_str()).collect();
+    if names.len() < graph.node.len() {
+        for node in &mut graph.node {
+            node.name = node.output.first().cloned().unwrap_or_default();
+        }
+    }
 }
 
 /// Forgets the symbolic dims of what subgraphs take, at any depth.

@@ -37,13 +37,31 @@ impl Kernel {
         expand(Kernel { operator, machine })
     }
 
+    /// Another operator on the same machine.
+    pub(super) fn with(&self, operator: Operator) -> Kernel {
+        Kernel { operator: Arc::new(operator), machine: self.machine.clone() }
+    }
+
+    pub(super) fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
     /// The arithmetic of one run on inputs of these types and shapes.
     pub(super) fn work(&self, inputs: &[&TypedFact]) -> Work {
+        if let Operator::Grid(grid) = &*self.operator {
+            let shape = inputs.first().and_then(|x| x.shape.as_concrete());
+            return shape.map_or(Work::default(), |shape| grid.work(shape));
+        }
         self.matrix_of(inputs).map_or(Work::default(), |x| self.operator.work(x))
     }
 
     /// The scratch of one run.
     pub(super) fn needs(&self, inputs: &[&TypedFact]) -> Needs {
+        if let Operator::Grid(grid) = &*self.operator {
+            let shape = inputs.first().and_then(|x| x.shape.as_concrete());
+            let threads = self.machine.threads.count();
+            return shape.map_or(Needs::default(), |shape| grid.needs(shape, threads));
+        }
         let x = self.matrix_of(inputs);
         x.map_or(Needs::default(), |x| self.operator.needs(x, self.machine.threads.count()))
     }
@@ -101,6 +119,7 @@ impl Kernel {
                 shape
             }
             Operator::LayerNorm(_) | Operator::Gelu | Operator::L2Normalize => leading(rank),
+            Operator::Grid(_) => bail!("an operator over rows, got one over images"),
         })
     }
 
@@ -166,12 +185,13 @@ impl Kernel {
             }
             Operator::Gelu => machine.gelu(width, plain(x)?, out),
             Operator::L2Normalize => machine.l2_normalize(width, plain(x)?, out),
+            Operator::Grid(_) => bail!("an operator over rows, got one over images"),
         }
         Ok(())
     }
 }
 
-fn plain<T: Datum>(value: &TValue) -> TractResult<&[T]> {
+pub(super) fn plain<T: Datum>(value: &TValue) -> TractResult<&[T]> {
     value.try_as_plain_ram()?.as_slice::<T>()
 }
 
@@ -210,6 +230,9 @@ impl EvalOp for Kernel {
     op_out_of_plan!();
 
     fn eval(&self, _ctx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        if let Operator::Grid(grid) = &*self.operator {
+            return Ok(tvec!(self.grid_eval(grid, &inputs)?));
+        }
         let shape = self.shape(inputs[0].shape(), |width| width / 3)?;
         let mut out = Tensor::zero::<f32>(&shape)?;
         self.compute(&inputs, &mut out)?;
@@ -219,6 +242,10 @@ impl EvalOp for Kernel {
 
 impl TypedOp for Kernel {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        if let Operator::Grid(grid) = &*self.operator {
+            let shape = self.grid_shape(grid, &inputs[0].shape)?;
+            return Ok(tvec!(Kernel::grid_type(grid).fact(&*shape)));
+        }
         let shape = self.shape(&inputs[0].shape, |width: &TDim| width.clone() / 3)?;
         Ok(tvec!(f32::fact(&*shape)))
     }
@@ -237,6 +264,10 @@ impl Expansion for Kernel {
         inputs: &'p [TensorProxy],
         outputs: &'p [TensorProxy],
     ) -> InferenceResult {
+        if let Operator::Grid(grid) = &*self.operator {
+            solver.equals(&outputs[0].datum_type, Kernel::grid_type(grid))?;
+            return self.grid_rules(grid, solver, inputs, outputs);
+        }
         solver.equals(&outputs[0].datum_type, f32::datum_type())?;
         let thirds = |width: &TDim| width.clone() / 3;
         match (&*self.operator, inputs) {
@@ -258,6 +289,9 @@ impl Expansion for Kernel {
         model: &mut TypedModel,
         inputs: &[OutletId],
     ) -> TractResult<TVec<OutletId>> {
+        if let Operator::Grid(grid) = &*self.operator {
+            return self.grid_wire(grid, prefix, model, inputs);
+        }
         let mut inputs: TVec<OutletId> = inputs.into();
         // tract keeps integers that come of shapes in a type of its own.
         let integers = match *self.operator {

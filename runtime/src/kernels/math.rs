@@ -46,6 +46,19 @@ pub fn add(cpu: Cpu, values: &mut [f32], terms: &[f32]) {
     per_cpu!(cpu, body(values: &mut [f32], terms: &[f32]))
 }
 
+/// Multiplies `values` by `factors`, element by element.
+///
+/// # Panics
+/// When the two differ in length.
+pub fn multiply(cpu: Cpu, values: &mut [f32], factors: &[f32]) {
+    assert_eq!(values.len(), factors.len(), "the two sides of a product have one length");
+    #[inline(always)]
+    fn body(values: &mut [f32], factors: &[f32]) {
+        values.iter_mut().zip(factors).for_each(|(value, factor)| *value *= factor);
+    }
+    per_cpu!(cpu, body(values: &mut [f32], factors: &[f32]))
+}
+
 /// `e^x` within [`EXP_ERROR`]: `2^n` put into the exponent bits, times a polynomial in the remainder.
 #[inline(always)]
 pub(super) fn exp_of(x: f32) -> f32 {

@@ -124,7 +124,7 @@ pub fn quantize_with(cpu: Cpu, x: &[f32], k: usize, range: RowScale, quantized: 
 }
 
 #[inline(always)]
-fn range_of(values: &[f32]) -> RowScale {
+pub(super) fn range_of(values: &[f32]) -> RowScale {
     RowScale::spanning(lanes::min(values, 0.0), lanes::max(values, 0.0))
 }
 
@@ -136,7 +136,7 @@ fn step_of(range: f32, steps: f32) -> f32 {
 }
 
 #[inline(always)]
-fn quantize_row(values: &[f32], range: RowScale, target: &mut [u8]) {
+pub(super) fn quantize_row(values: &[f32], range: RowScale, target: &mut [u8]) {
     let (target, padding) = target.split_at_mut(values.len());
     let (scale, zero_point) = (range.scale, range.zero_point);
     let pairs = target.iter_mut().zip(values);

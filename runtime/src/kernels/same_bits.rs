@@ -5,30 +5,30 @@ use super::*;
 use std::fmt::Debug;
 
 /// Numbers in -1..1 that look random and are the same in every run.
-struct Numbers(u64);
+pub(super) struct Numbers(pub(super) u64);
 
 impl Numbers {
-    fn next(&mut self) -> f32 {
+    pub(super) fn next(&mut self) -> f32 {
         self.0 =
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
 
-    fn floats(&mut self, len: usize, size: f32) -> Vec<f32> {
+    pub(super) fn floats(&mut self, len: usize, size: f32) -> Vec<f32> {
         (0..len).map(|_| self.next() * size).collect()
     }
 
-    fn int8(&mut self, len: usize) -> Vec<i8> {
+    pub(super) fn int8(&mut self, len: usize) -> Vec<i8> {
         (0..len).map(|_| (self.next() * 127.4) as i8).collect()
     }
 }
 
-fn bits(values: &[f32]) -> Vec<u32> {
+pub(super) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
 /// Runs `kernel` for every class and returns what the scalar one gave.
-fn same<T: PartialEq + Debug>(case: impl Debug, kernel: impl Fn(Cpu) -> T) -> T {
+pub(super) fn same<T: PartialEq + Debug>(case: impl Debug, kernel: impl Fn(Cpu) -> T) -> T {
     let expected = kernel(Cpu::scalar());
     for cpu in Cpu::available() {
         assert!(kernel(cpu) == expected, "{cpu} differs from scalar: {case:?}");

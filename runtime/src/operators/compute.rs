@@ -31,13 +31,15 @@ pub(crate) struct Machine {
 /// Buffers that operators share, one after the other.
 #[derive(Debug)]
 pub(crate) struct Scratch {
-    quantized: Vec<u8>,
+    pub(super) quantized: Vec<u8>,
     row_scales: Vec<RowScale>,
     segments: Vec<u32>,
     no_segment: Vec<f32>,
     packed: Vec<f32>,
     scores: Vec<f32>,
     wide: Vec<f32>,
+    pub(super) patch: Vec<f32>,
+    pub(super) patch_bytes: Vec<u8>,
 }
 
 impl Scratch {
@@ -50,6 +52,8 @@ impl Scratch {
             packed: vec![0.0; needs.packed],
             scores: vec![0.0; needs.scores],
             wide: vec![0.0; needs.wide],
+            patch: vec![0.0; needs.patch],
+            patch_bytes: vec![0; needs.patch_bytes],
         }
     }
 }
@@ -67,7 +71,7 @@ impl Machine {
 
     /// The values of a constant. Its extent was checked when its node was parsed, its alignment when the
     /// bundle was opened.
-    fn values<T: bytemuck::Pod>(&self, extent: Extent) -> &[T] {
+    pub(super) fn values<T: bytemuck::Pod>(&self, extent: Extent) -> &[T] {
         bytemuck::cast_slice(self.bundle.section(extent))
     }
 

@@ -5,12 +5,14 @@
 //! plan of tract's.
 
 mod compute;
+pub(crate) mod grid;
 mod parse;
 
 use crate::kernels::{Activation, Heads, PANEL, RowScale, quantized_width};
 use crate::manifest::Extent;
 
 pub(crate) use compute::{Machine, Scratch};
+pub(crate) use grid::Grid;
 
 /// A node that our kernels compute; extents lie in the bundle.
 #[derive(Clone, Debug)]
@@ -34,6 +36,8 @@ pub(crate) enum Operator {
     FirstToken,
     /// Each row of the last axis divided by its Euclidean norm.
     L2Normalize,
+    /// An operator over images.
+    Grid(Grid),
 }
 
 /// The tables of a token embedding.
@@ -196,6 +200,8 @@ pub(crate) struct Needs {
     scores: usize,
     width: usize,
     wide: usize,
+    patch: usize,
+    patch_bytes: usize,
 }
 
 impl Needs {
@@ -208,12 +214,15 @@ impl Needs {
             scores: self.scores.max(other.scores),
             width: self.width.max(other.width),
             wide: self.wide.max(other.wide),
+            patch: self.patch.max(other.patch),
+            patch_bytes: self.patch_bytes.max(other.patch_bytes),
         }
     }
 
     pub(crate) fn bytes(self) -> u64 {
         let per_row = size_of::<RowScale>() + size_of::<u32>();
-        let floats = (self.packed + self.scores + self.wide + self.width) * size_of::<f32>();
-        (floats + self.quantized + self.rows * per_row) as u64
+        let floats =
+            (self.packed + self.scores + self.wide + self.width + self.patch) * size_of::<f32>();
+        (floats + self.quantized + self.patch_bytes + self.rows * per_row) as u64
     }
 }

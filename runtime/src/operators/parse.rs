@@ -1,6 +1,7 @@
 //! Everything that a kernel relies on, checked once: constants of the right type and extent. What passes
 //! can then run without looking again.
 
+use super::grid::{Grid, conv_inputs};
 use super::{Embedding, Int8, Linear, Narrow, Norm, Operator, Rows, Table};
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
@@ -19,6 +20,9 @@ impl Operator {
         let stored = Stored { bundle, node };
         if node.domain != DRAM_DOMAIN {
             return Ok(stored.layer_norm());
+        }
+        if let Some(grid) = stored.grid()? {
+            return Ok(Some(Operator::Grid(grid)));
         }
         Ok(Some(match node.op.as_str() {
             "Embed" => stored.embed(None, 2)?,
@@ -47,18 +51,22 @@ impl Operator {
             Operator::Linear(layer) if layer.int8.is_some() => &[0, 5],
             Operator::Linear(_) => &[0, 3],
             Operator::Attention(_) | Operator::MeanPool => &[0, 1],
+            Operator::Grid(Grid::Conv(_)) => &[0, conv_inputs(&node.op).0],
+            Operator::Grid(Grid::Scale) => &[0, 1],
+            Operator::Grid(_) => &[0],
         };
         indices.iter().filter_map(|&index| node.input(index)).collect()
     }
 }
 
-struct Stored<'a> {
+/// A node and the bundle that its constants lie in.
+pub(super) struct Stored<'a> {
     bundle: &'a Bundle,
-    node: &'a Node,
+    pub(super) node: &'a Node,
 }
 
 impl Stored<'_> {
-    fn refuse(&self, expected: impl Into<String>, got: impl Into<String>) -> Error {
+    pub(super) fn refuse(&self, expected: impl Into<String>, got: impl Into<String>) -> Error {
         Error::graph(self.node.place(), expected, got)
     }
 
@@ -102,42 +110,36 @@ impl Stored<'_> {
         let (k, n) = (self.extent("k")?, self.extent("n")?);
         let count = n.div_ceil(PANEL);
         let columns = count * PANEL;
-        let shaped = |index: usize, dtype: DType, expected: &[usize]| {
-            let (extent, shape) = self.constant(index, dtype)?;
-            if shape != expected {
-                let expected = format!("input {index} of {dtype} {expected:?}");
-                return Err(self.refuse(expected, format!("{shape:?}")));
-            }
-            Ok(extent)
-        };
         let int8 = || -> Result<Int8> {
             Ok(Int8 {
-                column_sums: shaped(2, DType::I32, &[columns])?,
-                scales: shaped(3, DType::F32, &[columns])?,
+                column_sums: self.shaped(2, DType::I32, &[columns])?,
+                scales: self.shaped(3, DType::F32, &[columns])?,
                 rows: self.rows()?,
             })
         };
         let quads = k.div_ceil(4);
         let (panels, bias, int8, narrow) = match self.node.op.as_str() {
             "LinearInt8" => {
-                (shaped(1, DType::I8, &[count, quads, PANEL, 4])?, 4, Some(int8()?), None)
+                (self.shaped(1, DType::I8, &[count, quads, PANEL, 4])?, 4, Some(int8()?), None)
             }
             "LinearInt4" => {
-                let panels = shaped(1, DType::U8, &[count, quads, 2 * PANEL])?;
-                let multipliers = shaped(5, DType::U8, &[count, k.div_ceil(GROUP), PANEL])?;
+                let panels = self.shaped(1, DType::U8, &[count, quads, 2 * PANEL])?;
+                let multipliers = self.shaped(5, DType::U8, &[count, k.div_ceil(GROUP), PANEL])?;
                 (panels, 4, Some(int8()?), Some(Narrow::Int4(multipliers)))
             }
-            "LinearF16" => (shaped(1, DType::F16, &[count, k, PANEL])?, 2, None, Some(Narrow::F16)),
-            _ => (shaped(1, DType::F32, &[count, k, PANEL])?, 2, None, None),
+            "LinearF16" => {
+                (self.shaped(1, DType::F16, &[count, k, PANEL])?, 2, None, Some(Narrow::F16))
+            }
+            _ => (self.shaped(1, DType::F32, &[count, k, PANEL])?, 2, None, None),
         };
-        let bias = shaped(bias, DType::F32, &[columns])?;
+        let bias = self.shaped(bias, DType::F32, &[columns])?;
         let activation = self.activation()?;
         Ok(Operator::Linear(Linear { k, n, panels, bias, int8, narrow, activation }))
     }
 
     /// The ranges of the input's rows: `x_range`, `row` or `tensor`, where none is calibrated.
     fn rows(&self) -> Result<Rows> {
-        match (self.range()?, self.node.string("x_range", "row")) {
+        match (self.range("x")?, self.node.string("x_range", "row")) {
             (Some(range), "row") => Ok(Rows::Calibrated(range)),
             (None, "row") => Ok(Rows::Each),
             (None, "tensor") => Ok(Rows::Together),
@@ -145,22 +147,38 @@ impl Stored<'_> {
         }
     }
 
-    /// The calibrated range of the input: `x_scale` and `x_zero_point`, or neither.
-    fn range(&self) -> Result<Option<RowScale>> {
+    /// The range that the value `name` is rounded in, where it was calibrated: `x_scale` and `x_zero_point`, or
+    /// neither.
+    pub(super) fn range(&self, name: &str) -> Result<Option<RowScale>> {
+        let (scale, zero_point) = (format!("{name}_scale"), format!("{name}_zero_point"));
         let attribute = |name: &str| self.node.attributes.get(name);
-        match (attribute("x_scale"), attribute("x_zero_point")) {
+        match (attribute(&scale), attribute(&zero_point)) {
             (None, None) => Ok(None),
-            (Some(&Attribute::Float(scale)), Some(&Attribute::Int(zero_point)))
-                if scale.is_normal() && scale > 0.0 && u8::try_from(zero_point).is_ok() =>
+            (Some(&Attribute::Float(step)), Some(&Attribute::Int(zero)))
+                if step.is_normal() && step > 0.0 && u8::try_from(zero).is_ok() =>
             {
-                Ok(Some(RowScale { scale, zero_point: zero_point as u8 }))
+                Ok(Some(RowScale { scale: step, zero_point: zero as u8 }))
             }
-            _ => Err(self.refuse("`x_scale` above 0 with `x_zero_point` 0 to 255", "others")),
+            _ => {
+                let expected =
+                    format!("`{scale}` above 0 with `{zero_point}` 0 to 255, or neither");
+                Err(self.refuse(expected, "others"))
+            }
         }
     }
 
+    /// The constant that is input `index`, which must have that type and shape.
+    pub(super) fn shaped(&self, index: usize, dtype: DType, expected: &[usize]) -> Result<Extent> {
+        let (extent, shape) = self.constant(index, dtype)?;
+        if shape != expected {
+            let expected = format!("input {index} of {dtype} {expected:?}");
+            return Err(self.refuse(expected, format!("{shape:?}")));
+        }
+        Ok(extent)
+    }
+
     /// A positive integer attribute.
-    fn extent(&self, name: &str) -> Result<usize> {
+    pub(super) fn extent(&self, name: &str) -> Result<usize> {
         let value = self.node.int(name, 0);
         usize::try_from(value)
             .ok()
@@ -178,7 +196,7 @@ impl Stored<'_> {
         }
     }
 
-    fn constant(&self, index: usize, dtype: DType) -> Result<(Extent, Vec<usize>)> {
+    pub(super) fn constant(&self, index: usize, dtype: DType) -> Result<(Extent, Vec<usize>)> {
         let name = self.node.input(index).unwrap_or_default();
         let (extent, shape) = self.bundle.constant(name, dtype)?;
         Ok((extent, shape.to_vec()))

@@ -9,14 +9,22 @@
 use crate::graph::{DRAM_DOMAIN, Graph};
 
 mod attention;
+mod batch_norm;
+mod channels_last;
 mod constants;
+mod conv;
+#[cfg(test)]
+mod convolutions;
 mod embed;
 mod epilogue;
+mod finish;
 mod fold;
+mod function;
 mod gelu;
 pub(crate) mod import;
 mod layer_norm;
 mod linear;
+mod lookup;
 pub(crate) mod marks;
 mod pattern;
 mod pool;
@@ -34,8 +42,10 @@ type Pass = fn(&mut Graph) -> usize;
 
 /// The passes in order. Constants come first because every pattern asks "is this constant?";
 /// GELU and layer norm before linear so that their halves and means are not taken for biases;
-/// attention before epilogue because it takes three linear layers that must have none yet.
-const PASSES: [(&str, Pass); 9] = [
+/// attention before epilogue because it takes three linear layers that must have none yet. What is
+/// folded into convolutions comes before functions, so that those begin at a convolution; what a lookup
+/// takes in follows functions; channels move last before a convolution takes what then follows it.
+const PASSES: [(&str, Pass); 15] = [
     ("constants", constants::run),
     ("fold", fold::run),
     ("layer_norm", layer_norm::run),
@@ -45,6 +55,12 @@ const PASSES: [(&str, Pass); 9] = [
     ("embed", embed::run),
     ("pool", pool::run),
     ("epilogue", epilogue::run),
+    ("batch_norm", batch_norm::run),
+    ("function", function::run),
+    ("lookup", lookup::run),
+    ("conv", conv::run),
+    ("channels_last", channels_last::run),
+    ("finish", finish::run),
 ];
 
 /// Runs all passes once and removes what they left dead. What no pass understands stays as it is.

@@ -129,6 +129,27 @@ impl<'a> View<'a> {
         engine::evaluate(&part, &inputs?).ok()?.pop()
     }
 
+    /// Whether `value` surely is f32: an input of that type, what one of our operators writes, or what an
+    /// operator whose inputs have the type of its output makes of another such value.
+    pub(super) fn is_f32(&self, value: &str) -> bool {
+        let is_f32 =
+            |name: &String| self.constant(name).is_some_and(|tensor| tensor.dtype() == DType::F32);
+        let mut value = value;
+        // A loop, because a file from outside may nest deeper than the stack is.
+        while let Some(node) = self.writer(value) {
+            if !node.is_onnx() || (has_one_type(&node.op) && node.inputs.iter().any(is_f32)) {
+                return true;
+            }
+            match node.input(0).filter(|_| has_one_type(&node.op) || keeps_type(&node.op)) {
+                Some(first) => value = first,
+                None => return false,
+            }
+        }
+        let input = self.graph.inputs.iter().find(|input| input.name == value);
+        let dtype = self.constant(value).map(Tensor::dtype).or(input.map(|input| input.dtype));
+        dtype == Some(DType::F32)
+    }
+
     /// The i64 input of rank 2 for which `test` holds of `value` when that input is the mask
     /// `[[1, 0, 1]]`: the mask that `value` was made from.
     pub(super) fn mask_of(&self, value: &str, test: impl Fn(&Tensor) -> bool) -> Option<String> {
@@ -141,6 +162,23 @@ impl<'a> View<'a> {
             })
             .map(|input| input.name.clone())
     }
+}
+
+/// Whether all inputs of `op` have the type of its output.
+fn has_one_type(op: &str) -> bool {
+    let sums =
+        ["Add", "Sub", "Mul", "Div", "Max", "Min", "MatMul", "Gemm", "Conv", "ConvTranspose"];
+    let functions = ["Relu", "Sigmoid", "Tanh", "Clip", "PRelu", "LeakyRelu", "HardSigmoid"];
+    let others =
+        ["HardSwish", "BatchNormalization", "LayerNormalization", "MaxPool", "AveragePool"];
+    let last = ["GlobalAveragePool", "GlobalMaxPool", "Concat"];
+    sums.contains(&op) || functions.contains(&op) || others.contains(&op) || last.contains(&op)
+}
+
+/// Whether the first input of `op` has the type of its output.
+fn keeps_type(op: &str) -> bool {
+    let shapes = ["Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Identity"];
+    shapes.contains(&op) || ["Slice", "Pad", "Gather", "Softmax", "Resize"].contains(&op)
 }
 
 /// Small graphs by hand, for the tests of the passes.

@@ -64,6 +64,9 @@ impl Lowering<'_> {
         if matches!(operator, Operator::Gather(_)) {
             return Err(Error::graph(node.place(), "a lookup of token ids", "another lookup"));
         }
+        if matches!(operator, Operator::Grid(_)) {
+            return Err(Error::graph(node.place(), "an operator over tokens", "one over images"));
+        }
         let x = self.read(node, first)?;
         let Slot { rows, width, .. } = self.slots[x];
         let (out_rows, out_width) = self.shape(node, &operator, rows, width)?;

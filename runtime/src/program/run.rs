@@ -148,6 +148,7 @@ impl Run<'_> {
             Operator::FirstToken => out.copy_from_slice(&x[..width]),
             Operator::L2Normalize => machine.l2_normalize(width, x, out),
             Operator::Gather(_) => unreachable!("lowering admits no other lookup than that of ids"),
+            Operator::Grid(_) => unreachable!("lowering admits no operator over images"),
         }
         Ok(())
     }

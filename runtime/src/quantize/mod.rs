@@ -6,7 +6,9 @@
 //! DynamicQuantizeLinear, applied to a row), in *static* int8 all of them with those that were calibrated
 //! (ONNX: QuantizeLinear). Attention, normalization and pooling stay f32.
 
+mod conv;
 mod embed;
+mod flow;
 mod linear;
 
 use std::collections::BTreeMap;
@@ -143,6 +145,7 @@ pub fn quantize(graph: &mut Graph, scheme: &Scheme) -> Result<()> {
                     _ => pack(graph, node)?,
                 }
             }
+            None if node.is_fused("Conv") => conv::pack_f32(graph, node)?,
             None if !node.is_fused("Linear") => (node, Vec::new()),
             None if precision == Precision::F16 => linear::pack_f16(graph, node)?,
             None => linear::pack_f32(graph, node)?,
@@ -150,12 +153,13 @@ pub fn quantize(graph: &mut Graph, scheme: &Scheme) -> Result<()> {
         graph.nodes[index] = node;
         graph.initializers.extend(initializers);
     }
+    flow::run(graph);
     graph.remove_dead();
     if !scheme.precision.is_float() && int8_nodes == 0 {
         return Err(Error::Unsupported {
             model: graph.name.clone(),
             findings: vec![
-                "int8: no matrix product or lookup in it has constant weights; pack it with \
+                "int8: no matrix product, convolution or lookup in it has constant weights; pack it with \
                  `--precision f32`"
                     .to_owned(),
             ],
@@ -184,7 +188,8 @@ pub(crate) fn rounded_values(graph: &Graph) -> impl Iterator<Item = &str> {
 
 /// Whether the int8 form of `node` rounds its first input: a lookup rounds nothing.
 fn is_rounded(graph: &Graph, node: &Node) -> bool {
-    node.is_fused("Linear") && int8_form(graph, node).is_some()
+    let rounds = node.is_fused("Linear") || node.is_fused("Conv");
+    rounds && int8_form(graph, node).is_some()
 }
 
 /// `node`, which rounds its first input, without a `Clip` to the same range before it: rounding cuts.
@@ -227,6 +232,9 @@ fn int8_form(graph: &Graph, node: &Node) -> Option<fn(&Graph, Node) -> Result<Pa
         // More inputs could overflow 32-bit sums.
         let fits = table(1)?.shape().first().is_some_and(|&k| k <= MOST_INT8_INPUTS);
         return fits.then_some(linear::pack_int8);
+    }
+    if node.is_fused("Conv") {
+        return conv::fits_int8(table(1)?).then_some(conv::pack_int8);
     }
     if node.is_fused("Embed") {
         return Some(embed::pack_int8);

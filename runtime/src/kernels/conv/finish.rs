@@ -1,0 +1,256 @@
+//! Sums of a tile -> elements of the result: residual, function, rounding.
+
+use super::super::cpu::{Cpu, per_cpu};
+use super::super::pack::PANEL;
+use super::super::pointwise::{Function, Pointwise, apply};
+use super::super::quantize::{RowScale, quantize_row};
+
+/// What a convolution does to its sums before it stores them, and where.
+#[derive(Clone, Copy, Debug)]
+pub struct Finish<'a> {
+    /// The function that each sum passes through.
+    pub pointwise: Pointwise<'a>,
+    /// Added to each sum.
+    pub residual: Residual<'a>,
+    /// Columns of a row of the result.
+    pub width: usize,
+    /// The first of them that is written.
+    pub first: usize,
+}
+
+/// A tensor like the result that is added to it.
+#[derive(Clone, Copy, Debug)]
+pub enum Residual<'a> {
+    /// None is.
+    None,
+    /// Before the function.
+    Before(&'a [f32]),
+    /// After the function.
+    After(&'a [f32]),
+}
+
+/// Rows of the result, each as wide as [`Finish::width`] says.
+#[derive(Debug)]
+pub enum Target<'a> {
+    /// As they are.
+    F32(&'a mut [f32]),
+    /// Rounded in one range (ONNX: `QuantizeLinear`).
+    U8(&'a mut [u8], RowScale),
+}
+
+impl Target<'_> {
+    /// The same rows, to write some of their columns now and others later.
+    pub fn again(&mut self) -> Target<'_> {
+        match self {
+            Target::F32(out) => Target::F32(out),
+            Target::U8(out, range) => Target::U8(out, *range),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Target::F32(out) => out.len(),
+            Target::U8(out, _) => out.len(),
+        }
+    }
+}
+
+impl<'a> Residual<'a> {
+    /// That of the rows from `row` on, which are `width` wide.
+    fn from(self, row: usize, width: usize) -> Residual<'a> {
+        match self {
+            Residual::None => Residual::None,
+            Residual::Before(terms) => Residual::Before(&terms[row * width..]),
+            Residual::After(terms) => Residual::After(&terms[row * width..]),
+        }
+    }
+}
+
+/// The columns of a row that a panel gives.
+#[derive(Clone, Copy)]
+struct Columns {
+    width: usize,
+    first: usize,
+    count: usize,
+}
+
+impl Columns {
+    fn of(self, row: usize) -> std::ops::Range<usize> {
+        row * self.width + self.first..row * self.width + self.first + self.count
+    }
+}
+
+impl Finish<'_> {
+    /// Stores the first `count` columns of each row of `sums`, which are those of one panel, into the rows
+    /// of `out` from `row` on.
+    pub(super) fn store(
+        self,
+        cpu: Cpu,
+        sums: &mut [[f32; PANEL]],
+        (panel, count): (usize, usize),
+        row: usize,
+        out: &mut Target<'_>,
+    ) {
+        let pointwise = match self.pointwise.function {
+            Function::Prelu(slopes) => {
+                let function = Function::Prelu(&slopes[panel * PANEL..][..count]);
+                Pointwise { function, ..self.pointwise }
+            }
+            _ => self.pointwise,
+        };
+        let columns = Columns { width: self.width, first: self.first + panel * PANEL, count };
+        let residual = self.residual.from(row, self.width);
+        match out {
+            Target::F32(out) => {
+                store_f32(cpu, sums, pointwise, residual, columns, &mut out[row * self.width..]);
+            }
+            Target::U8(out, range) => {
+                let out = &mut out[row * self.width..];
+                store_u8(cpu, sums, pointwise, residual, columns, *range, out);
+            }
+        }
+    }
+}
+
+impl Finish<'_> {
+    /// Residual and function of whole rows, from `row` of the result on, in place.
+    pub(super) fn rows(self, cpu: Cpu, row: usize, out: &mut [f32]) {
+        #[inline(always)]
+        fn body(pointwise: Pointwise<'_>, residual: Residual<'_>, columns: usize, out: &mut [f32]) {
+            if let Residual::Before(terms) = residual {
+                add_all(out, terms);
+            }
+            apply(pointwise, columns, out);
+            if let Residual::After(terms) = residual {
+                add_all(out, terms);
+            }
+        }
+        let (pointwise, residual) = (self.pointwise, self.residual.from(row, self.width));
+        let columns = self.width;
+        per_cpu!(cpu, body(
+            pointwise: Pointwise<'_>,
+            residual: Residual<'_>,
+            columns: usize,
+            out: &mut [f32],
+        ))
+    }
+}
+
+fn store_f32(
+    cpu: Cpu,
+    sums: &mut [[f32; PANEL]],
+    pointwise: Pointwise<'_>,
+    residual: Residual<'_>,
+    columns: Columns,
+    out: &mut [f32],
+) {
+    #[inline(always)]
+    fn body(
+        sums: &mut [[f32; PANEL]],
+        pointwise: Pointwise<'_>,
+        residual: Residual<'_>,
+        columns: Columns,
+        out: &mut [f32],
+    ) {
+        finished(sums, pointwise, residual, columns);
+        for (row, sums) in sums.iter().enumerate() {
+            let out = &mut out[columns.of(row)];
+            // Only the last panel is ragged; the others have a length that the compiler knows.
+            match out.first_chunk_mut::<PANEL>() {
+                Some(out) => *out = *sums,
+                None => {
+                    for (out, &sum) in out.iter_mut().zip(sums) {
+                        *out = sum;
+                    }
+                }
+            }
+        }
+    }
+    per_cpu!(cpu, body(
+        sums: &mut [[f32; PANEL]],
+        pointwise: Pointwise<'_>,
+        residual: Residual<'_>,
+        columns: Columns,
+        out: &mut [f32],
+    ))
+}
+
+fn store_u8(
+    cpu: Cpu,
+    sums: &mut [[f32; PANEL]],
+    pointwise: Pointwise<'_>,
+    residual: Residual<'_>,
+    columns: Columns,
+    range: RowScale,
+    out: &mut [u8],
+) {
+    #[inline(always)]
+    fn body(
+        sums: &mut [[f32; PANEL]],
+        pointwise: Pointwise<'_>,
+        residual: Residual<'_>,
+        columns: Columns,
+        range: RowScale,
+        out: &mut [u8],
+    ) {
+        finished(sums, pointwise, residual, columns);
+        for (row, sums) in sums.iter().enumerate() {
+            let out = &mut out[columns.of(row)];
+            match out.first_chunk_mut::<PANEL>() {
+                Some(out) => quantize_row(sums, range, out),
+                None => quantize_row(&sums[..columns.count], range, out),
+            }
+        }
+    }
+    per_cpu!(cpu, body(
+        sums: &mut [[f32; PANEL]],
+        pointwise: Pointwise<'_>,
+        residual: Residual<'_>,
+        columns: Columns,
+        range: RowScale,
+        out: &mut [u8],
+    ))
+}
+
+/// Residual and function of a tile, in place.
+#[inline(always)]
+fn finished(
+    sums: &mut [[f32; PANEL]],
+    pointwise: Pointwise<'_>,
+    residual: Residual<'_>,
+    columns: Columns,
+) {
+    if let Residual::Before(terms) = residual {
+        add(sums, terms, columns);
+    }
+    match pointwise.function {
+        // Slopes end with the columns.
+        Function::Prelu(_) => {
+            for row in sums.iter_mut() {
+                apply(pointwise, columns.count, &mut row[..columns.count]);
+            }
+        }
+        _ => apply(pointwise, PANEL, sums.as_flattened_mut()),
+    }
+    if let Residual::After(terms) = residual {
+        add(sums, terms, columns);
+    }
+}
+
+#[inline(always)]
+fn add(sums: &mut [[f32; PANEL]], terms: &[f32], columns: Columns) {
+    for (row, sums) in sums.iter_mut().enumerate() {
+        let terms = &terms[columns.of(row)];
+        match terms.first_chunk::<PANEL>() {
+            Some(terms) => add_all(sums, terms),
+            None => add_all(sums, terms),
+        }
+    }
+}
+
+#[inline(always)]
+fn add_all(sums: &mut [f32], terms: &[f32]) {
+    for (sum, term) in sums.iter_mut().zip(terms) {
+        *sum += term;
+    }
+}

@@ -1,0 +1,150 @@
+//! Convolutions of images `[rows, columns, channels]`: each place of a window is a row of a product, whose
+//! right side is the weights in the panels of a linear layer.
+
+use super::cpu::{Cpu, per_cpu};
+use super::pack::{PANEL, PackedF32, PackedI8, quantized_width};
+use super::quantize::{RowScale, quantize_row, range_of};
+use super::tiles::{self, Strided, TILE_ROWS, Tile};
+pub use depthwise::{DepthwiseF32, DepthwiseI8, depthwise_f32, depthwise_i8};
+pub use finish::{Finish, Residual, Target};
+pub use gather::{View, patch_len};
+
+mod depthwise;
+mod finish;
+mod gather;
+#[cfg(test)]
+mod tests;
+
+/// `out [places, finish.width]`, columns from `finish.first` on: the sums under the window of `view`, in the
+/// panels' order of rows, columns and channels, plus bias.
+///
+/// Each sum starts from the bias and takes one fused multiply-add a term, in order; a term under no cell is
+/// zero. `scratch` is [`patch_len`] of the view's width long.
+///
+/// # Panics
+/// When the lengths do not belong together.
+pub fn conv_f32(
+    cpu: Cpu,
+    view: &View<'_, f32>,
+    weights: &PackedF32<'_>,
+    finish: Finish<'_>,
+    scratch: &mut [f32],
+    mut out: Target<'_>,
+) {
+    let width = view.width();
+    assert_eq!(weights.k(), width, "a weight for each element under the window");
+    assert_eq!(out.len(), view.places.len() * finish.width, "a row of the result for each place");
+    let mut sums = Tile([[0.0; PANEL]; TILE_ROWS]);
+    view.blocks(width, 0.0, scratch, |first, rows, left| {
+        for_each_tile(rows, weights.n(), |row, count, panel, columns| {
+            let sums = &mut sums.0[..count];
+            sums.fill(*weights.bias(panel));
+            let left = Strided { values: &left.values[row * left.stride..], ..left };
+            let panels = weights.panel(panel);
+            tiles::multiply_f32(cpu, count, left, panels, sums.as_flattened_mut(), PANEL);
+            finish.store(cpu, sums, (panel, columns), first + row, &mut out);
+        });
+    });
+}
+
+/// As [`conv_f32`] of an image that was rounded in `range`, in which a term under no cell is the zero point.
+///
+/// Products are summed exactly; a sum becomes a float by one fused multiply-add,
+/// `sum * (range's scale * column scale) + bias`. `scratch` is [`patch_len`] of the view's width in whole
+/// quads long.
+///
+/// # Panics
+/// When the lengths do not belong together.
+pub fn conv_i8(
+    cpu: Cpu,
+    view: &View<'_, u8>,
+    range: RowScale,
+    weights: &PackedI8<'_>,
+    finish: Finish<'_>,
+    scratch: &mut [u8],
+    mut out: Target<'_>,
+) {
+    assert_eq!(weights.k(), view.width(), "a weight for each element under the window");
+    assert_eq!(out.len(), view.places.len() * finish.width, "a row of the result for each place");
+    let factor = tiles::i8_offset(cpu) - i32::from(range.zero_point);
+    let mut products = Tile([[0; PANEL]; TILE_ROWS]);
+    let mut sums = Tile([[0.0; PANEL]; TILE_ROWS]);
+    view.blocks(quantized_width(view.width()), range.zero_point, scratch, |first, rows, left| {
+        for_each_tile(rows, weights.n(), |row, count, panel, columns| {
+            let (products, sums) = (&mut products.0[..count], &mut sums.0[..count]);
+            let left = Strided { values: &left.values[row * left.stride..], ..left };
+            tiles::multiply_i8(cpu, left, weights.panel(panel), products);
+            let column = Column {
+                sums: weights.column_sums(panel),
+                factor,
+                scales: weights.scales(panel),
+                scale: range.scale,
+                bias: weights.bias(panel),
+            };
+            floats(cpu, products, column, sums);
+            finish.store(cpu, sums, (panel, columns), first + row, &mut out);
+        });
+    });
+}
+
+/// `x` as `u8` in `range` (ONNX: `QuantizeLinear`).
+///
+/// # Panics
+/// When the two differ in length.
+pub fn round_image(cpu: Cpu, x: &[f32], range: RowScale, out: &mut [u8]) {
+    assert_eq!(x.len(), out.len(), "an image and its rounded form have one length");
+    #[inline(always)]
+    fn body(x: &[f32], range: RowScale, out: &mut [u8]) {
+        quantize_row(x, range, out);
+    }
+    per_cpu!(cpu, body(x: &[f32], range: RowScale, out: &mut [u8]))
+}
+
+/// The range that `x` is rounded in where none was calibrated (ONNX: `DynamicQuantizeLinear`).
+pub fn range_of_image(cpu: Cpu, x: &[f32]) -> RowScale {
+    #[inline(always)]
+    fn body(x: &[f32], range: &mut RowScale) {
+        *range = range_of(x);
+    }
+    let mut found = RowScale::default();
+    let range = &mut found;
+    per_cpu!(cpu, body(x: &[f32], range: &mut RowScale));
+    found
+}
+
+/// What makes sums of floats of the products of a panel's columns.
+#[derive(Clone, Copy)]
+struct Column<'a> {
+    sums: &'a [i32; PANEL],
+    factor: i32,
+    scales: &'a [f32; PANEL],
+    scale: f32,
+    bias: &'a [f32; PANEL],
+}
+
+fn floats(cpu: Cpu, products: &[[i32; PANEL]], column: Column<'_>, sums: &mut [[f32; PANEL]]) {
+    #[inline(always)]
+    fn body(products: &[[i32; PANEL]], column: Column<'_>, sums: &mut [[f32; PANEL]]) {
+        for (sums, products) in sums.iter_mut().zip(products) {
+            for at in 0..PANEL {
+                let less = column.sums[at].wrapping_mul(column.factor);
+                let exact = products[at].wrapping_add(less) as f32;
+                sums[at] = exact.mul_add(column.scale * column.scales[at], column.bias[at]);
+            }
+        }
+    }
+    per_cpu!(cpu, body(products: &[[i32; PANEL]], column: Column<'_>, sums: &mut [[f32; PANEL]]))
+}
+
+/// Calls `tile(row, rows, panel, columns)` for at most twelve rows at a time, panels outermost.
+fn for_each_tile(rows: usize, n: usize, mut tile: impl FnMut(usize, usize, usize, usize)) {
+    for panel in 0..n.div_ceil(PANEL) {
+        let columns = PANEL.min(n - panel * PANEL);
+        let mut row = 0;
+        for left in (1..=rows.div_ceil(TILE_ROWS)).rev() {
+            let count = (rows - row).div_ceil(left);
+            tile(row, count, panel, columns);
+            row += count;
+        }
+    }
+}

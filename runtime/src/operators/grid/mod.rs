@@ -1,0 +1,192 @@
+//! Operators over images `[batch, rows, columns, channels]`, or `[batch, columns, channels]` where there is
+//! one row: convolutions, pooling, and functions of one number.
+
+mod compute;
+mod conv;
+mod parse;
+
+pub(super) use parse::conv_inputs;
+
+use super::{Needs, Work};
+use crate::kernels::{Pointwise, Pooling, RowScale, Slide, Window, patch_len, quantized_width};
+use crate::manifest::Extent;
+
+/// A node over images; extents lie in the bundle.
+#[derive(Clone, Debug)]
+pub(crate) enum Grid {
+    /// An image, and perhaps a residual like the result, to an image.
+    Conv(Conv),
+    /// What a window takes of an image; all of it where there is none.
+    Pool(Pooling, Option<Window>),
+    /// Each element by itself, or by its channel.
+    Pointwise(Stage),
+    /// An image, and a factor for each channel `[batch, 1, 1, channels]`, to their product.
+    Scale,
+}
+
+/// A convolution and what it does to its sums.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Conv {
+    pub(crate) window: Window,
+    /// Channels of the image, and of the result.
+    pub(crate) channels: usize,
+    pub(crate) n: usize,
+    pub(crate) weights: Weights,
+    /// Where the weights are int8.
+    pub(crate) int8: Option<Int8>,
+    pub(crate) bias: Extent,
+    pub(crate) stage: Stage,
+    /// Whether a residual is added before the function.
+    pub(crate) residual_first: bool,
+    /// How the result is rounded, where it is u8.
+    pub(crate) y: Option<RowScale>,
+}
+
+/// The elements of an image.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Values<'a> {
+    F32(&'a [f32]),
+    U8(&'a [u8]),
+}
+
+/// The elements of a result.
+#[derive(Debug)]
+pub(crate) enum Results<'a> {
+    F32(&'a mut [f32]),
+    U8(&'a mut [u8]),
+}
+
+/// The packed weights of a convolution.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Weights {
+    /// Panels of each group, as a linear layer of `taps * channels / groups` inputs has them.
+    Dense { panels: Extent, groups: usize },
+    /// `[taps, channels]`.
+    Depthwise(Extent),
+}
+
+/// What stands beside int8 weights.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Int8 {
+    pub(crate) scales: Extent,
+    /// Sums of the columns of panels.
+    pub(crate) column_sums: Option<Extent>,
+    /// How the image is rounded, where that was calibrated; else in a range of its own.
+    pub(crate) x: Option<RowScale>,
+}
+
+/// A function of one number.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stage {
+    pub(crate) pointwise: Pointwise<'static>,
+    /// Slopes of the channels, in place of its function.
+    pub(crate) slopes: Option<Extent>,
+}
+
+impl Stage {
+    /// The number itself.
+    pub(crate) const NONE: Stage = Stage { pointwise: Pointwise::NONE, slopes: None };
+}
+
+/// The parts of an image's shape.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Image {
+    pub(crate) batch: usize,
+    pub(crate) grid: [usize; 2],
+    pub(crate) channels: usize,
+}
+
+impl Image {
+    /// Those of a shape of rank three or four.
+    pub(crate) fn of(shape: &[usize]) -> Option<Image> {
+        match *shape {
+            [batch, columns, channels] => Some(Image { batch, grid: [1, columns], channels }),
+            [batch, rows, columns, channels] => {
+                Some(Image { batch, grid: [rows, columns], channels })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Grid {
+    /// The shape of the result for an image of shape `x`; `None` where they do not belong together.
+    pub(crate) fn output(&self, x: &[usize]) -> Option<Vec<usize>> {
+        let channels = match self {
+            Grid::Pointwise(Stage { slopes, .. }) => {
+                let fits = slopes.is_none_or(|slopes| {
+                    x.last().is_some_and(|&width| slopes.bytes == 4 * width as u64)
+                });
+                return fits.then(|| x.to_vec());
+            }
+            Grid::Scale => return Image::of(x).map(|_| x.to_vec()),
+            Grid::Conv(conv) => conv.n,
+            Grid::Pool(..) => *x.last()?,
+        };
+        let [rows, columns] = self.slide(x)?.places();
+        let mut shape = vec![x[0], rows, columns, channels];
+        if x.len() == 3 {
+            shape.remove(1);
+        }
+        Some(shape)
+    }
+
+    /// The window over the grid of an image of shape `x`.
+    fn slide(&self, x: &[usize]) -> Option<Slide> {
+        let image = Image::of(x)?;
+        let window = match self {
+            Grid::Conv(conv) if image.channels != conv.channels => return None,
+            Grid::Conv(conv) => conv.window,
+            Grid::Pool(_, Some(window)) => *window,
+            Grid::Pool(_, None) => Window { kernel: image.grid, ..Window::CELL },
+            Grid::Pointwise(_) | Grid::Scale => Window::CELL,
+        };
+        window.over(image.grid)
+    }
+
+    /// The arithmetic of a run on an image of shape `x`.
+    pub(crate) fn work(&self, x: &[usize]) -> Work {
+        let (Grid::Conv(conv), Some(output)) = (self, self.output(x)) else {
+            return Work::default();
+        };
+        let macs = (output.iter().product::<usize>() * conv.terms()) as u64;
+        Work { macs, int8_macs: if conv.int8.is_some() { macs } else { 0 } }
+    }
+
+    /// The scratch of a run on an image of shape `x` by `threads`.
+    pub(crate) fn needs(&self, x: &[usize], threads: usize) -> Needs {
+        let Grid::Conv(conv) = self else { return Needs::default() };
+        let patch = conv.patch() * threads;
+        match conv.int8 {
+            None => Needs { patch, ..Needs::default() },
+            Some(_) => {
+                let quantized = x.iter().product();
+                Needs { quantized, patch_bytes: patch, ..Needs::default() }
+            }
+        }
+    }
+
+    /// Whether the result is u8.
+    pub(crate) fn is_rounded(&self) -> bool {
+        matches!(self, Grid::Conv(conv) if conv.y.is_some())
+    }
+}
+
+impl Conv {
+    /// Products that one sum adds.
+    pub(crate) fn terms(&self) -> usize {
+        match self.weights {
+            Weights::Dense { groups, .. } => self.window.taps() * self.channels / groups,
+            Weights::Depthwise(_) => self.window.taps(),
+        }
+    }
+
+    /// Elements of scratch that gathering takes, for one thread.
+    fn patch(&self) -> usize {
+        match (self.weights, self.int8) {
+            (Weights::Depthwise(_), _) => 0,
+            (_, None) => patch_len(self.terms()),
+            (_, Some(_)) => patch_len(quantized_width(self.terms())),
+        }
+    }
+}
