@@ -170,7 +170,7 @@ impl Block {
         for (group, keys_values) in packed.chunks_exact(self.heads.group_len()).enumerate() {
             let keys = &keys_values[self.head * self.heads.head_len()..];
             let scores = &mut scores[group * PANEL..];
-            tiles::multiply_f32(self.cpu, self.rows, queries, keys, scores, stride);
+            tiles::multiply_f32(self.cpu, self.rows, queries, keys, scores, stride, &[]);
         }
         let mut shares = [1.0; TILE_ROWS];
         exponentials(self.cpu, &mut scores[..self.rows * stride], stride, self.tokens, &mut shares);
@@ -198,7 +198,15 @@ impl Block {
             let first = group * PANEL;
             let width = PANEL.min(self.tokens - first);
             let left = Strided { values: &scores[first..], stride, width };
-            tiles::multiply_f32(self.cpu, self.rows, left, &keys_values[before..], sums, PANEL);
+            tiles::multiply_f32(
+                self.cpu,
+                self.rows,
+                left,
+                &keys_values[before..],
+                sums,
+                PANEL,
+                &[],
+            );
         }
     }
 

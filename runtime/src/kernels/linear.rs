@@ -7,9 +7,9 @@ use super::quantize::RowScale;
 use super::tiles::{self, Strided, TILE_ROWS, Tile};
 use std::ops::Range;
 
-/// The rows of the left side that are gone through panel by panel before the next ones: they should stay
-/// in the second-level cache beside one panel.
-const ROW_BLOCK: usize = 8 * TILE_ROWS;
+/// The most rows of the left side that are gone through panel by panel before the next ones. A block reads
+/// all panels once, and for each panel itself once: panels come from further away, so blocks are large.
+const ROW_BLOCK: usize = 24 * TILE_ROWS;
 
 /// What a linear layer applies to its sums before it stores them.
 #[derive(Clone, Copy, Default, Debug)]
@@ -51,12 +51,13 @@ pub fn linear_f32(
     let m = rows_of(out, n, epilogue);
     assert_eq!(x.len(), m * k, "x is [m, k]");
     let mut sums = Tile([[0.0; PANEL]; TILE_ROWS]);
-    for_each_block(m, n, |rows, panel| {
+    for_each_block(m, n, |rows, panel, next| {
+        let ahead = next.of(weights.panel(next.panel));
         let sums = &mut sums.0[..rows.len()];
         sums.fill(*weights.bias(panel));
         let left = Strided { values: &x[rows.start * k..], stride: k, width: k };
         let panels = weights.panel(panel);
-        tiles::multiply_f32(cpu, rows.len(), left, panels, sums.as_flattened_mut(), PANEL);
+        tiles::multiply_f32(cpu, rows.len(), left, panels, sums.as_flattened_mut(), PANEL, ahead);
         let window = Window::new(n, rows.start, panel);
         store_f32(cpu, sums, window.epilogue(epilogue), window, &mut out[window.start..]);
     });
@@ -86,7 +87,7 @@ pub fn linear_i8(
         "x is [m, quantized_width(k)] and has a scale a row"
     );
     let mut sums = Tile([[0; PANEL]; TILE_ROWS]);
-    for_each_block(m, n, |block, panel| {
+    for_each_block(m, n, |block, panel, _| {
         let left = Strided { values: &x[block.start * width..], stride: width, width };
         tiles::multiply_i8(cpu, left, weights.panel(panel), &mut sums.0[..block.len()]);
         let sums = Sums {
@@ -109,18 +110,37 @@ fn rows_of(out: &[f32], n: usize, epilogue: Epilogue<'_>) -> usize {
     out.len() / n
 }
 
-/// Calls `block(rows, panel)` for at most twelve rows at a time, panels outermost within a row block.
-fn for_each_block(m: usize, n: usize, mut block: impl FnMut(Range<usize>, usize)) {
+/// Calls `block(rows, panel, next)` for at most twelve rows at a time, panels outermost within a row block;
+/// the `next` of all tiles of a panel are together the panel that comes after it.
+fn for_each_block(m: usize, n: usize, mut block: impl FnMut(Range<usize>, usize, Share)) {
+    let panels = n.div_ceil(PANEL);
     for first in (0..m).step_by(ROW_BLOCK) {
         let end = m.min(first + ROW_BLOCK);
-        for panel in 0..n.div_ceil(PANEL) {
+        let tiles = (end - first).div_ceil(TILE_ROWS);
+        for panel in 0..panels {
             let mut row = first;
-            for left in (1..=(end - first).div_ceil(TILE_ROWS)).rev() {
-                let next = row + (end - row).div_ceil(left);
-                block(row..next, panel);
+            for tile in 0..tiles {
+                let next = row + (end - row).div_ceil(tiles - tile);
+                block(row..next, panel, Share { panel: (panel + 1) % panels, tile, tiles });
                 row = next;
             }
         }
+    }
+}
+
+/// The part of a panel that one of `tiles` tiles of the panel before brings nearer while it computes: the
+/// first tile of a panel would otherwise wait for all of it.
+#[derive(Clone, Copy)]
+struct Share {
+    panel: usize,
+    tile: usize,
+    tiles: usize,
+}
+
+impl Share {
+    fn of<T>(self, panel: &[T]) -> &[T] {
+        let cut = |tile: usize| panel.len() * tile / self.tiles;
+        &panel[cut(self.tile)..cut(self.tile + 1)]
     }
 }
 

@@ -34,12 +34,13 @@ pub(super) struct Strided<'a, T> {
     pub(super) width: usize,
 }
 
-/// `(k, a, a_stride, b, c, c_stride)`: `c [R, 32] += a [R, k] x b [k, 32]`.
+/// `(k, a, a_stride, b, c, c_stride, ahead)`: `c [R, 32] += a [R, k] x b [k, 32]`. Meanwhile the tile may
+/// bring nearer what lies at `ahead`, a line every four steps of `k`; it never reads it.
 ///
 /// # Safety
 /// The CPU belongs to the class that the function was compiled for; `a` and `c` may be read, and `c`
 /// written, in each of R rows, and `b` read over `32 * k` elements.
-type TileF32 = unsafe fn(usize, *const f32, usize, *const f32, *mut f32, usize);
+type TileF32 = unsafe fn(usize, *const f32, usize, *const f32, *mut f32, usize, *const f32);
 
 /// `(quads, a, a_stride, b, c)`: `c [R, 32] = a [R, 4 quads] x b [quads, 32, 4]`.
 ///
@@ -48,6 +49,7 @@ type TileF32 = unsafe fn(usize, *const f32, usize, *const f32, *mut f32, usize);
 type TileI8 = unsafe fn(usize, *const u8, usize, *const i8, *mut i32);
 
 /// `c [rows, 32] += a [rows, k] x b [k, 32]`; the rows of `c` lie `c_stride` apart, `k` is the width of `a`.
+/// `ahead` is what will be read next.
 pub(super) fn multiply_f32(
     cpu: Cpu,
     rows: usize,
@@ -55,6 +57,7 @@ pub(super) fn multiply_f32(
     b: &[f32],
     c: &mut [f32],
     c_stride: usize,
+    ahead: &[f32],
 ) {
     let k = a.width;
     assert!(
@@ -68,7 +71,15 @@ pub(super) fn multiply_f32(
         let (a_row, c_row) = (&a.values[row * a.stride..], &mut c[row * c_stride..]);
         // SAFETY: the lengths are asserted above, and the table is of the class that `cpu` proves.
         unsafe {
-            tiles[count - 1](k, a_row.as_ptr(), a.stride, b.as_ptr(), c_row.as_mut_ptr(), c_stride)
+            tiles[count - 1](
+                k,
+                a_row.as_ptr(),
+                a.stride,
+                b.as_ptr(),
+                c_row.as_mut_ptr(),
+                c_stride,
+                ahead.as_ptr(),
+            )
         }
     });
 }
@@ -157,6 +168,7 @@ unsafe fn scalar_f32(
     b: *const f32,
     c: *mut f32,
     _c_stride: usize,
+    _ahead: *const f32,
 ) {
     // SAFETY: the caller vouches for one row of `a` and `c`, for all of `b`, and that they do not overlap.
     let (a, b, c) = unsafe {

@@ -41,7 +41,7 @@ pub fn conv_f32(
             sums.fill(*weights.bias(panel));
             let left = Strided { values: &left.values[row * left.stride..], ..left };
             let panels = weights.panel(panel);
-            tiles::multiply_f32(cpu, count, left, panels, sums.as_flattened_mut(), PANEL);
+            tiles::multiply_f32(cpu, count, left, panels, sums.as_flattened_mut(), PANEL, &[]);
             finish.store(cpu, sums, (panel, columns), first + row, &mut out);
         });
     });

@@ -37,6 +37,7 @@ unsafe fn neon_f32<const R: usize>(
     b: *const f32,
     c: *mut f32,
     c_stride: usize,
+    _ahead: *const f32,
 ) {
     for column in (0..PANEL).step_by(COLUMNS) {
         let mut sums = [[vdupq_n_f32(0.0); 2]; R];
