@@ -24,11 +24,20 @@ pub(super) fn max(values: &[f32], start: f32) -> f32 {
     reduce(values, start, larger, larger)
 }
 
-/// The smallest value; `start` when there is none smaller. NaN is passed over.
+/// The smallest and the largest value; `start` where none is beyond it. NaN is passed over.
 #[inline(always)]
-pub(super) fn min(values: &[f32], start: f32) -> f32 {
+pub(super) fn range(values: &[f32], start: f32) -> (f32, f32) {
     let smaller = |a: f32, b: f32| if b < a { b } else { a };
-    reduce(values, start, smaller, smaller)
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (mut least, mut most) = ([start; LANES], [start; LANES]);
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    for chunk in chunks {
+        for ((least, most), &value) in least.iter_mut().zip(&mut most).zip(chunk) {
+            *least = smaller(*least, value);
+            *most = larger(*most, value);
+        }
+    }
+    (finish(least, rest, smaller, smaller), finish(most, rest, larger, larger))
 }
 
 #[inline(always)]
@@ -45,6 +54,17 @@ fn reduce(
             *lane = step(*lane, value);
         }
     }
+    finish(lanes, rest, step, join)
+}
+
+/// The lanes after all whole chunks, and the values after those, as one.
+#[inline(always)]
+fn finish(
+    lanes: [f32; LANES],
+    rest: &[f32],
+    step: impl Fn(f32, f32) -> f32,
+    join: impl Fn(f32, f32) -> f32,
+) -> f32 {
     // Seen together with the tree, the lanes of the loop would be split into narrow vectors.
     let Aligned(mut lanes) = black_box(Aligned(lanes));
     for (lane, &value) in lanes.iter_mut().zip(rest) {

@@ -3,6 +3,10 @@
 use super::cpu::{Cpu, per_cpu};
 use super::{lanes, math};
 
+/// Rows that take each step of a normalization one after the other: the steps of one row wait for each other,
+/// those of several do not.
+const TOGETHER: usize = 8;
+
 /// The learnt part of a layer normalization, and the small number that keeps a constant row finite.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerNorm<'a> {
@@ -34,13 +38,20 @@ pub fn layer_norm_in_place(cpu: Cpu, x: &mut [f32], norm: LayerNorm<'_>) {
     assert!(x.len().is_multiple_of(norm.gamma.len()), "x is [m, width]");
     #[inline(always)]
     fn body(x: &mut [f32], norm: LayerNorm<'_>) {
-        let width = norm.gamma.len() as f32;
-        for row in x.chunks_exact_mut(norm.gamma.len()) {
-            let mean = lanes::sum(row, |value| value) / width;
-            let variance = lanes::sum(row, |value| (value - mean) * (value - mean)) / width;
-            let factor = 1.0 / (variance + norm.epsilon).sqrt();
-            for ((value, &gamma), &beta) in row.iter_mut().zip(norm.gamma).zip(norm.beta) {
-                *value = ((*value - mean) * factor).mul_add(gamma, beta);
+        let (columns, width) = (norm.gamma.len(), norm.gamma.len() as f32);
+        let (mut means, mut factors) = ([0.0; TOGETHER], [0.0; TOGETHER]);
+        for rows in x.chunks_mut(TOGETHER * columns) {
+            for (row, mean) in rows.chunks_exact(columns).zip(&mut means) {
+                *mean = lanes::sum(row, |value| value) / width;
+            }
+            for ((row, &mean), factor) in rows.chunks_exact(columns).zip(&means).zip(&mut factors) {
+                let variance = lanes::sum(row, |value| (value - mean) * (value - mean)) / width;
+                *factor = 1.0 / (variance + norm.epsilon).sqrt();
+            }
+            for ((row, mean), factor) in rows.chunks_exact_mut(columns).zip(means).zip(factors) {
+                for ((value, &gamma), &beta) in row.iter_mut().zip(norm.gamma).zip(norm.beta) {
+                    *value = ((*value - mean) * factor).mul_add(gamma, beta);
+                }
             }
         }
     }

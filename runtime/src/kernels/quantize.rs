@@ -4,6 +4,10 @@ use super::cpu::{Cpu, per_cpu};
 use super::lanes;
 use super::pack::quantized_width;
 
+/// Rows whose ranges are found before the first of them is quantized: the steps of one row wait for each other,
+/// those of several do not.
+const TOGETHER: usize = 4;
+
 /// How a row of `u8` stands for numbers: `(q - zero_point) * scale`.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct RowScale {
@@ -79,10 +83,16 @@ pub fn quantize_rows(cpu: Cpu, x: &[f32], k: usize, quantized: &mut [u8], rows: 
     );
     #[inline(always)]
     fn body(x: &[f32], k: usize, quantized: &mut [u8], rows: &mut [RowScale]) {
-        let targets = quantized.chunks_exact_mut(quantized_width(k));
-        for ((values, target), row) in x.chunks_exact(k).zip(targets).zip(rows) {
-            *row = range_of(values);
-            quantize_row(values, *row, target);
+        let width = quantized_width(k);
+        let blocks = x.chunks(TOGETHER * k).zip(quantized.chunks_mut(TOGETHER * width));
+        for ((x, quantized), rows) in blocks.zip(rows.chunks_mut(TOGETHER)) {
+            for (values, row) in x.chunks_exact(k).zip(&mut *rows) {
+                *row = range_of(values);
+            }
+            let targets = quantized.chunks_exact_mut(width);
+            for ((values, target), &mut row) in x.chunks_exact(k).zip(targets).zip(rows) {
+                quantize_row(values, row, target);
+            }
         }
     }
     per_cpu!(cpu, body(x: &[f32], k: usize, quantized: &mut [u8], rows: &mut [RowScale]))
@@ -125,7 +135,8 @@ pub fn quantize_with(cpu: Cpu, x: &[f32], k: usize, range: RowScale, quantized: 
 
 #[inline(always)]
 pub(super) fn range_of(values: &[f32]) -> RowScale {
-    RowScale::spanning(lanes::min(values, 0.0), lanes::max(values, 0.0))
+    let (least, most) = lanes::range(values, 0.0);
+    RowScale::spanning(least, most)
 }
 
 /// `range / steps`, or one where that is no positive number.
