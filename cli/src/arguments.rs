@@ -32,15 +32,20 @@ Exit codes: 0 yes, 1 no (does not fit, gate missed, findings), 2 error.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    #[cfg(feature = "tract")]
     Inspect(verbs::inspect::Inspect),
+    #[cfg(feature = "tract")]
     Check(verbs::check::Check),
+    #[cfg(feature = "tract")]
     Pack(verbs::pack::Pack),
     Plan(verbs::plan::Plan),
     Run(verbs::run::Run),
     Bench(verbs::bench::Bench),
+    #[cfg(feature = "tract")]
     Compare(verbs::compare::Compare),
     Eval(verbs::eval::Eval),
     Serve(verbs::serve::Serve),
+    #[cfg(feature = "tract")]
     Distill(verbs::distill::Distill),
     Keygen(verbs::keygen::Keygen),
     Sign(verbs::sign::Sign),
@@ -56,15 +61,20 @@ impl Verb {
     /// Does what was asked and prints the result.
     pub(crate) fn call(&self, output: &Output) -> anyhow::Result<Answer> {
         match self {
+            #[cfg(feature = "tract")]
             Verb::Inspect(inspect) => inspect.call(output),
+            #[cfg(feature = "tract")]
             Verb::Check(check) => check.call(output),
+            #[cfg(feature = "tract")]
             Verb::Pack(pack) => pack.call(output),
             Verb::Plan(plan) => plan.call(output),
             Verb::Run(run) => run.call(output),
             Verb::Bench(bench) => bench.call(output),
+            #[cfg(feature = "tract")]
             Verb::Compare(compare) => compare.call(output),
             Verb::Eval(eval) => eval.call(output),
             Verb::Serve(serve) => serve.call(output),
+            #[cfg(feature = "tract")]
             Verb::Distill(distill) => distill.call(output),
             Verb::Keygen(keygen) => keygen.call(output),
             Verb::Sign(sign) => sign.call(output),

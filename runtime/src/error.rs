@@ -60,6 +60,16 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 
+    /// The graph needs tract, which this build leaves out.
+    #[error(
+        "this build runs on dram's kernels alone, and {reason}; use one with the feature `tract`, or pack \
+         a model that `dram pack` reports as `kernels`"
+    )]
+    KernelsOnly {
+        /// The first node that they do not run.
+        reason: String,
+    },
+
     /// The file is no bundle, or not a whole and unaltered one.
     #[error("`{}` is not a sound bundle: {reason}; {next}", path.display())]
     Bundle {

@@ -189,7 +189,7 @@ mod tests {
     use crate::bundle::Bundle;
     use crate::bundle::tests::{reseal, small, small_claiming, small_with_golden};
     use crate::pack::{DEFAULT_MAX_DROP, PackOptions, pack};
-    use crate::quantize::Precision;
+    use crate::precision::Precision;
     use crate::session::Options;
 
     fn open(image: &[u8]) -> Session {

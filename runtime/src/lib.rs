@@ -19,23 +19,35 @@
 //! [`kernels`], [`plan`] and [`budget`], [`bundle`], [`text`], [`session`]. The library prints
 //! nothing and reads no environment. What it promises about numbers: a bundle that our kernels run
 //! gives the same bits on every CPU; see [`kernels`].
+//!
+//! The feature `tract`, on by default, is what reads and packs ONNX and runs what our kernels do not cover;
+//! without it a session opens bundles that they run from end to end.
 
+// What only the modules of the host use stands beside what a device uses too; the linker leaves it out.
+#![cfg_attr(not(feature = "tract"), allow(dead_code))]
+
+#[cfg(feature = "tract")]
 mod agreement;
 #[cfg(feature = "allocator")]
 pub mod allocator;
 pub mod budget;
 pub mod bundle;
+#[cfg(feature = "tract")]
 pub mod calibrate;
+#[cfg(feature = "tract")]
 pub mod compare;
 pub mod deadline;
 mod decode;
+#[cfg(feature = "tract")]
 mod engine;
 pub mod error;
 pub mod evaluate;
 pub mod exits;
+#[cfg(feature = "tract")]
 mod gate;
 pub mod golden;
 pub mod graph;
+#[cfg(feature = "tract")]
 pub mod inspect;
 pub mod install;
 pub mod kernels;
@@ -44,18 +56,28 @@ mod map;
 pub mod npy;
 mod onnx;
 mod operators;
+#[cfg(feature = "tract")]
 pub mod optimize;
+#[cfg(feature = "tract")]
 pub mod pack;
+#[cfg(not(feature = "tract"))]
+mod pb;
 pub mod plan;
+mod precision;
+#[cfg(feature = "tract")]
 pub mod prepare;
 mod program;
 pub mod protocol;
+#[cfg(feature = "tract")]
 pub mod quantize;
+#[cfg(feature = "tract")]
 pub mod repair;
+#[cfg(feature = "tract")]
 mod rewrite;
 pub mod samples;
 pub mod session;
 mod shapes;
+#[cfg(feature = "tract")]
 mod specialize;
 pub mod tensor;
 pub mod text;
@@ -69,8 +91,11 @@ pub use graph::Graph;
 pub use manifest::{Manifest, Task};
 pub use operators::Work;
 pub use plan::Plan;
-pub use quantize::Precision;
+pub use precision::Precision;
 pub use session::{Options, Session, plans};
 pub use shapes::Shapes;
 pub use tensor::{DType, Tensor};
 pub use trust::TrustPolicy;
+
+#[cfg(feature = "tract")]
+use tract_onnx::pb;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::exits::Exits;
-use crate::quantize::Precision;
+use crate::precision::Precision;
 use crate::shapes::Shapes;
 use crate::tensor::{DType, Tensor};
 

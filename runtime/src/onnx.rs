@@ -1,4 +1,4 @@
-//! ONNX files: protobuf messages (tract's schema) to [`Graph`] and back.
+//! ONNX files: protobuf messages (tract's schema, where it is built in) to [`Graph`] and back.
 //!
 //! Reading refuses by name what [`Graph`] cannot hold - sparse or string tensors, functions,
 //! sequence-typed inputs - and lists all of it at once. External data stays inside the folder
@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
 
 use prost::Message;
-use tract_onnx::pb::{
-    self, attribute_proto::AttributeType, tensor_proto::DataType, tensor_shape_proto::Dimension,
-    tensor_shape_proto::dimension::Value as DimValue, type_proto::Value as TypeValue,
-};
 
 use crate::error::{Error, Result};
 use crate::graph::{Attribute, Dim, Graph, Node, ValueSpec};
+use crate::pb::{
+    self, attribute_proto::AttributeType, tensor_proto::DataType, tensor_shape_proto::Dimension,
+    tensor_shape_proto::dimension::Value as DimValue, type_proto::Value as TypeValue,
+};
 use crate::tensor::{DType, Tensor};
 
 impl Tensor {
@@ -401,7 +401,7 @@ fn data_type(dtype: DType) -> DataType {
 
 fn type_name(data_type: i32) -> String {
     match DataType::try_from(data_type) {
-        Ok(known) => known.as_str_name().to_lowercase(),
+        Ok(known) => format!("{known:?}").to_lowercase(),
         Err(_) => format!("number {data_type}"),
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::bundle::{Bundle, Parts};
-use crate::engine::{self, Fact, Mixture};
+use crate::engine::{self, Mixture};
 use crate::error::{Error, Result};
 use crate::graph::{Dim, Graph, ValueSpec};
 use crate::manifest::Task;
@@ -192,29 +192,6 @@ fn parts<'a>(graph: &'a Graph, precision: Precision, sequences: &'a [usize]) -> 
     }
 }
 
-/// Values that are the same on every machine: small integers, or floats within ±1 from a linear
-/// congruential sequence (Knuth, MMIX).
-pub(crate) fn pattern(fact: &Fact) -> Tensor {
-    let count: usize = fact.shape.iter().product();
-    let mut state = 1_u64;
-    let floats: Vec<f32> = (0..count)
-        .map(|_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect();
-    match fact.dtype {
-        DType::F32 => Tensor::from_f32(&fact.shape, &floats),
-        DType::I64 => Tensor::from_i64(&fact.shape, &vec![1; count]),
-        dtype => {
-            let bytes = vec![0; count * dtype.size()];
-            Tensor::from_bytes(dtype, &fact.shape, bytes).expect("as many bytes as the shape needs")
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,7 +212,7 @@ mod tests {
             nodes,
             initializers: constants
                 .iter()
-                .map(|(name, shape)| ((*name).to_owned(), pattern(&fact(shape))))
+                .map(|(name, shape)| ((*name).to_owned(), fact(shape).pattern()))
                 .collect(),
             metadata: BTreeMap::new(),
         };
@@ -312,7 +289,7 @@ mod tests {
     #[test]
     fn a_mixture_computes_what_the_graph_says() {
         for (name, graph) in mixed() {
-            let x = pattern(&crate::session::facts(&graph, 1)[0]);
+            let x = crate::session::facts(&graph, 1)[0].pattern();
             let expected = engine::evaluate(&graph, std::slice::from_ref(&x)).unwrap();
             let expected = expected[0].to_f32().unwrap();
             let (session, got) = outputs(&graph, Precision::F32, &x);

@@ -2,12 +2,50 @@
 
 use std::collections::BTreeMap;
 
-use crate::engine::Fact;
 use crate::error::{Error, Result};
 use crate::graph::{Dim, Graph, ValueSpec};
+use crate::tensor::{DType, Tensor};
 
 /// Concrete shapes by the names of a graph's inputs.
 pub type Shapes = BTreeMap<String, Vec<usize>>;
+
+/// Element type and concrete shape of a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fact {
+    pub(crate) dtype: DType,
+    pub(crate) shape: Vec<usize>,
+}
+
+impl Fact {
+    /// Those of `tensor`.
+    pub(crate) fn of(tensor: &Tensor) -> Fact {
+        Fact { dtype: tensor.dtype(), shape: tensor.shape().to_vec() }
+    }
+
+    /// Values that are the same on every machine: small integers, or floats within ±1 from a linear
+    /// congruential sequence (Knuth, MMIX).
+    pub(crate) fn pattern(&self) -> Tensor {
+        let count: usize = self.shape.iter().product();
+        let mut state = 1_u64;
+        let floats: Vec<f32> = (0..count)
+            .map(|_| {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+            })
+            .collect();
+        match self.dtype {
+            DType::F32 => Tensor::from_f32(&self.shape, &floats),
+            DType::I64 => Tensor::from_i64(&self.shape, &vec![1; count]),
+            dtype => {
+                let bytes = vec![0; count * dtype.size()];
+                Tensor::from_bytes(dtype, &self.shape, bytes)
+                    .expect("as many bytes as the shape needs")
+            }
+        }
+    }
+}
 
 /// Types and shapes of all inputs of `graph`, where `shapes` gives some of them: a symbol that they leave
 /// open is 1 where it is the outermost axis.

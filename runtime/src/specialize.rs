@@ -7,9 +7,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::engine::{Compiled, Fact, Memory, Mixture};
+use crate::engine::{Compiled, Memory, Mixture};
 use crate::error::Result;
 use crate::rewrite;
+use crate::shapes::Fact;
 use crate::tensor::Tensor;
 
 /// Most compiled shapes that are kept beside the planned ones.

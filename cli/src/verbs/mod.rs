@@ -2,15 +2,20 @@
 
 pub(crate) mod bench;
 pub(crate) mod boards;
+#[cfg(feature = "tract")]
 pub(crate) mod check;
+#[cfg(feature = "tract")]
 pub(crate) mod compare;
+#[cfg(feature = "tract")]
 pub(crate) mod distill;
 pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod fit;
+#[cfg(feature = "tract")]
 pub(crate) mod inspect;
 pub(crate) mod install;
 pub(crate) mod keygen;
+#[cfg(feature = "tract")]
 pub(crate) mod pack;
 pub(crate) mod plan;
 pub(crate) mod rollback;

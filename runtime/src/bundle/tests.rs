@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::graph::{Dim, Node, ValueSpec};
 use crate::manifest::Task;
-use crate::quantize::Precision;
+use crate::precision::Precision;
 use crate::trust::{PrivateKey, keygen};
 
 /// `y = x w`, with weights that depend on `seed`, and with golden examples where `golden` gives them.

@@ -10,7 +10,7 @@ use crate::exits::Exits;
 use crate::golden::Example;
 use crate::graph::Graph;
 use crate::manifest::{Extent, GoldenEntry, Heap, Manifest, Task, TensorEntry};
-use crate::quantize::Precision;
+use crate::precision::Precision;
 use crate::shapes::Shapes;
 use crate::tensor::Tensor;
 use crate::text;

@@ -22,22 +22,9 @@ use crate::error::{Error, Result};
 use crate::graph::{DRAM_DOMAIN, Graph, Node};
 use crate::operators::{Machine, Operator, Work};
 use crate::rewrite::{self, operators};
+use crate::shapes::Fact;
 use crate::tensor::{self, DType};
 use operator::Kernel;
-
-/// Element type and concrete shape of a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Fact {
-    pub(crate) dtype: DType,
-    pub(crate) shape: Vec<usize>,
-}
-
-impl Fact {
-    /// Those of `tensor`.
-    pub(crate) fn of(tensor: &tensor::Tensor) -> Fact {
-        Fact { dtype: tensor.dtype(), shape: tensor.shape().to_vec() }
-    }
-}
 
 /// A stored graph with its constants, of which our kernels compute what they can and tract the rest.
 #[derive(Debug)]

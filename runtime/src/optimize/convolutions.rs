@@ -3,17 +3,18 @@
 
 use std::collections::BTreeMap;
 
-use crate::engine::{self, Fact};
+use crate::engine;
 use crate::graph::{Attribute, Dim, Graph, Node, ValueSpec};
 use crate::kernels::RowScale;
-use crate::prepare::{self, bundle_of, pattern};
+use crate::prepare::{self, bundle_of};
 use crate::quantize::{self, Precision, Scheme};
 use crate::session::{Options, Session};
+use crate::shapes::Fact;
 use crate::tensor::{DType, Tensor};
 
 fn constant(shape: &[usize], seed: usize) -> Tensor {
     let count: usize = shape.iter().product();
-    let all = pattern(&Fact { dtype: DType::F32, shape: vec![count + seed] });
+    let all = Fact { dtype: DType::F32, shape: vec![count + seed] }.pattern();
     let values = all.to_f32().expect("a pattern of floats");
     Tensor::from_f32(shape, &values[seed..])
 }
@@ -53,7 +54,7 @@ fn conv(kernel: &[usize], stride: usize, dilation: usize, pad: usize, groups: us
 
 /// Runs `graph` optimized, and gives the session with the largest difference to tract on the original.
 fn difference(graph: &Graph) -> (Session, f32) {
-    let x = pattern(&crate::session::facts(graph, 1)[0]);
+    let x = crate::session::facts(graph, 1)[0].pattern();
     let expected = engine::evaluate(graph, std::slice::from_ref(&x)).expect("tract runs it");
     let prepared = prepare::prepare(graph, Precision::F32).expect("it is prepared");
     let bundle = bundle_of(&prepared.graph, Precision::F32).expect("a sound bundle");
@@ -213,7 +214,7 @@ fn rounded_images_pass_between_int8_convolutions() {
         ("b", constant(&[8], 3)),
     ];
     let graph = graph(&[2, 3, 9, 9], nodes, constants);
-    let x = pattern(&crate::session::facts(&graph, 1)[0]);
+    let x = crate::session::facts(&graph, 1)[0].pattern();
     let expected = engine::evaluate(&graph, std::slice::from_ref(&x)).expect("tract runs it");
     let mut fused = graph.clone();
     let passes = super::optimize(&mut fused);

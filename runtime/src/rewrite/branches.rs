@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::engine::Fact;
 use crate::graph::{Attribute, Graph, Node, ValueSpec};
 use crate::rewrite::Constant;
+use crate::shapes::Fact;
 use crate::tensor::DType;
 
 /// Positions of the graph's inputs whose *values* decide which branches run.

@@ -7,9 +7,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use crate::engine::Fact;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node};
+use crate::shapes::Fact;
 use crate::tensor::Tensor;
 
 mod branches;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use super::{Options, facts, opening_bytes, tokenizer_bytes};
 use crate::budget::Budget;
 use crate::bundle::Bundle;
-use crate::engine::{self, Compiled, Fact, Memory};
+use crate::engine::{self, Compiled, Memory};
 use crate::error::Result;
 use crate::graph::{Dim, Graph};
 use crate::operators::{Machine, Work};
 use crate::plan::Plan;
-use crate::shapes::{self, Shapes};
+use crate::shapes::{self, Fact, Shapes};
 use crate::specialize::Specializations;
 use crate::tensor::Tensor;
 
@@ -19,10 +19,10 @@ pub(super) struct Mixture {
     specializations: Specializations,
     machine: Arc<Machine>,
     /// Planned sequence lengths, ascending; empty where it takes no sequences.
-    pub(super) lengths: Vec<usize>,
+    lengths: Vec<usize>,
     budget: Budget,
     /// Operators that our kernels compute, and those that tract does.
-    pub(super) operators: (usize, usize),
+    operators: (usize, usize),
     copied_bytes: u64,
 }
 
@@ -121,6 +121,16 @@ impl Mixture {
             _ => None,
         });
         lengths.chain(fixed).find(|&length| tokens <= length)
+    }
+
+    /// Planned sequence lengths, ascending; empty where it takes no sequences.
+    pub(super) fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+
+    /// Operators that our kernels compute, and those that tract does.
+    pub(super) fn operators(&self) -> (usize, usize) {
+        self.operators
     }
 
     /// Shapes that were planned for.

@@ -1,6 +1,10 @@
 //! A model opened once, inside a budget, and asked many times.
 
 mod kernels;
+#[cfg(feature = "tract")]
+mod mixture;
+#[cfg(not(feature = "tract"))]
+#[path = "without_tract.rs"]
 mod mixture;
 
 use std::collections::BTreeMap;
@@ -11,7 +15,6 @@ use std::sync::Arc;
 use crate::budget::Budget;
 use crate::bundle::Bundle;
 use crate::decode::{self, Prediction};
-use crate::engine::Fact;
 use crate::error::{Error, Result};
 use crate::exits::{self, Depth};
 use crate::golden::Example;
@@ -19,8 +22,8 @@ use crate::graph::{Dim, Graph, ValueSpec};
 use crate::manifest::{Manifest, Task};
 use crate::operators::{Machine, Work};
 use crate::plan::Plan;
-use crate::prepare;
 use crate::program::Program;
+use crate::shapes::Fact;
 use crate::shapes::Shapes;
 use crate::tensor::{DType, Tensor};
 use crate::text::{self, Text};
@@ -420,7 +423,7 @@ impl Session {
         let ids: Vec<i64> = (0..sequence as i64).map(|place| 1 + place % 7).collect();
         let tensors = match takes_ids(&self.graph) {
             true => self.padded(&ids, sequence),
-            false => self.example_facts(sequence).iter().map(prepare::pattern).collect(),
+            false => self.example_facts(sequence).iter().map(Fact::pattern).collect(),
         };
         self.graph.inputs.iter().map(|input| input.name.clone()).zip(tensors).collect()
     }
@@ -448,8 +451,8 @@ impl Session {
             return vec![self.example(self.longest)];
         };
         let names = || self.graph.inputs.iter().map(|input| input.name.clone());
-        let of_shapes = |facts: &[Fact]| names().zip(facts.iter().map(prepare::pattern)).collect();
-        match &mixture.lengths[..] {
+        let of_shapes = |facts: &[Fact]| names().zip(facts.iter().map(Fact::pattern)).collect();
+        match mixture.lengths() {
             [] => mixture.planned_facts().map(of_shapes).collect(),
             lengths => lengths.iter().map(|&length| self.example(length)).collect(),
         }
@@ -477,8 +480,8 @@ impl Session {
         let length = inputs.first().and_then(|(_, tensor)| tensor.shape().get(1).copied());
         match (&self.executor, length) {
             (Executor::Kernels(_), Some(length)) => length <= self.longest,
-            (Executor::Mixture(mixture), Some(length)) if !mixture.lengths.is_empty() => {
-                mixture.lengths.contains(&length)
+            (Executor::Mixture(mixture), Some(length)) if !mixture.lengths().is_empty() => {
+                mixture.lengths().contains(&length)
             }
             _ => true,
         }
@@ -567,7 +570,7 @@ impl Session {
     pub fn operators(&self) -> Operators {
         let (kernels, tract) = match &self.executor {
             Executor::Kernels(kernels) => (kernels.program.len(), 0),
-            Executor::Mixture(mixture) => mixture.operators,
+            Executor::Mixture(mixture) => mixture.operators(),
         };
         Operators { kernels, tract }
     }
@@ -642,12 +645,13 @@ pub(crate) fn survey(path: &Path) -> Result<Survey> {
 }
 
 fn bundle_at(path: &Path, options: &Options) -> Result<Bundle> {
-    if Bundle::is_bundle(path)? {
-        return Bundle::open_trusted(path, &options.trust);
+    #[cfg(feature = "tract")]
+    if !Bundle::is_bundle(path)? {
+        // An ONNX file carries no signature.
+        options.trust.admit(None, path)?;
+        return crate::prepare::bundle_of_onnx(path, options.sequence);
     }
-    // An ONNX file carries no signature.
-    options.trust.admit(None, path)?;
-    prepare::bundle_of_onnx(path, options.sequence)
+    Bundle::open_trusted(path, &options.trust)
 }
 
 /// Whether all that goes in is `[batch, sequence]` of i64, as a tokenizer gives.

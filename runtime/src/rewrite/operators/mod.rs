@@ -6,8 +6,8 @@
 
 use std::borrow::Cow;
 
-use crate::engine::Fact;
 use crate::graph::{Dim, Graph, Node};
+use crate::shapes::Fact;
 use body::Body;
 
 mod affine_grid;
