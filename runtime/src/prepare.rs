@@ -16,7 +16,7 @@ use crate::optimize::{self, PassReport};
 use crate::program::Program;
 use crate::quantize::{self, Precision, Scheme};
 use crate::session::facts;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::DType;
 
 /// Planned lengths of a model whose shapes leave the sequence open, where nobody asked for others.
 pub const DEFAULT_SEQUENCES: [usize; 4] = [16, 32, 64, 128];
@@ -199,6 +199,8 @@ mod tests {
     use crate::graph::{Attribute, Node, ValueSpec};
     use crate::samples::Samples;
     use crate::session::{Options, Session};
+    use crate::shapes::Fact;
+    use crate::tensor::Tensor;
 
     /// A graph over `x`, f32 of that shape, whose output is the last value.
     fn graph(shape: &[usize], nodes: Vec<Node>, constants: &[(&str, &[usize])]) -> Graph {
@@ -319,7 +321,7 @@ mod tests {
         // A step of 15 in groups of 24 to 32, and eleven bits.
         for (precision, least) in [(Precision::Int4, 0.99), (Precision::F16, 0.999_999)] {
             for (name, graph) in mixed().into_iter().filter(|(name, _)| *name != "lookup") {
-                let x = pattern(&crate::session::facts(&graph, 1)[0]);
+                let x = crate::session::facts(&graph, 1)[0].pattern();
                 let (_, expected) = outputs(&graph, Precision::F32, &x);
                 let (session, got) = outputs(&graph, precision, &x);
                 let share = session.work(1).int8_mac_share();
@@ -337,7 +339,7 @@ mod tests {
             Session::from_bundle(bundle, &Options::default()).unwrap()
         };
         for (name, graph) in mixed().into_iter().filter(|(name, _)| *name != "lookup") {
-            let x = pattern(&crate::session::facts(&graph, 1)[0]);
+            let x = crate::session::facts(&graph, 1)[0].pattern();
             let given = BTreeMap::from([("x".to_owned(), x.clone())]);
             let (_, expected) = outputs(&graph, Precision::F32, &x);
             let mut fused = graph.clone();

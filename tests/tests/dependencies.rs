@@ -30,6 +30,11 @@ fn a_device_build_takes_no_training_code() {
 }
 
 #[test]
+fn without_its_feature_tract_is_not_built() {
+    assert_free_of(&tree(&["-p", "dram-cli", "--no-default-features"]), &["tract"]);
+}
+
+#[test]
 fn the_command_links_no_foreign_language_tokenizer_or_tls() {
     for target in [
         "x86_64-unknown-linux-gnu",
