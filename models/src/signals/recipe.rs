@@ -339,3 +339,43 @@ impl Block {
             && self.stride.iter().all(|step| (1..=8).contains(step))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(name: &str) -> (String, PathBuf) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("recipes/{name}.toml"));
+        (std::fs::read_to_string(&path).expect("the recipe is part of the crate"), path)
+    }
+
+    #[test]
+    fn in_every_recipe_that_comes_along_the_teacher_is_eight_times_as_large() {
+        for name in ["activity", "digits", "fashion"] {
+            let (text, path) = text(name);
+            let recipe = Recipe::parse(&text, &path).expect(name);
+            let [teacher, student] = [&recipe.teacher, &recipe.student]
+                .map(|learner| recipe.sizes(learner).parameters());
+            assert!(teacher >= 8 * student, "{name}: {teacher} and {student}");
+            assert!(student < 60_000, "{name}: {student}");
+        }
+    }
+
+    #[test]
+    fn what_is_misspelt_or_out_of_range_is_named() {
+        let (text, path) = text("activity");
+        for (from, to, expected) in [
+            ("rotate_degrees", "rotate_degree", "rotate_degree"),
+            ("kernel = [1, 9]", "kernel = [1, 8]", "odd `kernel`"),
+            ("channels = 20,", "channels = 0,", "student.blocks"),
+            ("samples = 128", "samples = 0", "`data.samples` is 0, expected 1 to 65536"),
+            ("soft = 1.0", "soft = 0.0", "`soft` above it"),
+            ("temperature = 2.0", "temperature = 0.0", "losses.temperature"),
+            ("kind = \"windows\"", "kind = \"smells\"", "smells"),
+        ] {
+            assert!(text.contains(from), "{from}");
+            let error = Recipe::parse(&text.replace(from, to), &path).expect_err(to).to_string();
+            assert!(error.contains(expected) && error.contains("activity.toml"), "{to}: {error}");
+        }
+    }
+}

@@ -71,3 +71,39 @@ fn gather(recorded: Vec<Recorded>, shape: &[usize]) -> Recordings {
     let shape = [&[labels.len()], shape].concat();
     Recordings { signals: Array { shape, values }, labels }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signals::tiny;
+
+    /// Writes a workplace of `kind`, spoils it, and tries to read it.
+    fn spoilt(kind: &str, spoil: impl Fn(&std::path::Path)) -> String {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = tiny::workplace(folder.path(), kind);
+        let text = std::fs::read_to_string(&path).expect("just written");
+        let recipe = Recipe::parse(&text, &path).expect("a good recipe");
+        let split = read(&recipe).expect("good data");
+        assert_eq!(split.train.labels.len() + split.validation.labels.len(), tiny::EXAMPLES);
+        spoil(folder.path());
+        read(&recipe).err().expect("spoilt data").to_string()
+    }
+
+    #[test]
+    fn spoilt_data_of_every_kind_is_refused_with_its_file() {
+        let write = |name: &'static str, bytes: &'static [u8]| {
+            move |folder: &std::path::Path| {
+                std::fs::write(folder.join(name), bytes).expect("a writable folder");
+            }
+        };
+        let images = "train-images-idx3-ubyte.gz";
+        for (kind, file, message) in [
+            ("windows", "data.npz", spoilt("windows", write("data.npz", b"PK\x05\x06"))),
+            ("sound", "low_me_0.wav", spoilt("sound", write("low_me_0.wav", b"RIFF"))),
+            ("sound", "noise.wav", spoilt("sound", write("noise.wav", b"RIFF"))),
+            ("images", images, spoilt("images", write("train-images-idx3-ubyte.gz", b"\x1f\x8b"))),
+        ] {
+            assert!(message.contains(file), "{kind}: {message}");
+        }
+    }
+}
