@@ -17,7 +17,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 
 /// What fuzzing found worth keeping, by the names of the files.
 fn corpus(name: &str) -> Vec<Vec<u8>> {
-    let Ok(entries) = std::fs::read_dir(root().join("fuzz/corpus").join(name)) else {
+    let Ok(entries) = std::fs::read_dir(root().join("fuzz/seeds").join(name)) else {
         return Vec::new();
     };
     let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();

@@ -92,6 +92,15 @@ impl Program {
         Needs { arena, offsets, scratch, tokens }
     }
 
+    /// Bytes of the outputs of a run of `tokens`, as they are copied out of the arena and, of a batch, once more.
+    pub(crate) fn output_bytes(&self, tokens: usize) -> u64 {
+        let values = self.outputs.iter().map(|&slot| {
+            let slot = &self.slots[slot];
+            slot.rows.count(tokens) * slot.width
+        });
+        (2 * values.sum::<usize>() * size_of::<f32>()) as u64
+    }
+
     /// The arithmetic of a run of `tokens`.
     pub(crate) fn work(&self, tokens: usize) -> Work {
         let mut work = Work::default();

@@ -40,7 +40,7 @@ impl Kernels {
             let plan = Plan {
                 weights_bytes: bundle.len() as u64,
                 activations_bytes: needs.activations_bytes(),
-                scratch_bytes: needs.scratch_bytes() + opening_bytes,
+                scratch_bytes: needs.scratch_bytes() + program.output_bytes(length) + opening_bytes,
                 tokenizer_bytes,
                 sequence: Some(length),
             };
