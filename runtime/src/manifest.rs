@@ -106,9 +106,12 @@ pub struct Heap {
     pub held_bytes: u64,
     /// At the highest, while it opens and runs. 0 where that is computed.
     pub peak_bytes: u64,
-    /// The peak with each thread beyond the first. Absent where it is none.
+    /// What each thread takes where many of them set the peak. Absent where that is nothing.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub thread_bytes: u64,
+    /// The peak there, less what the threads take. Absent where that is nothing.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub threaded_bytes: u64,
     /// Of it, what the tokenizer takes while it is read. Absent where that is nothing.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub tokenizer_bytes: u64,
@@ -125,6 +128,15 @@ pub struct ShorterHeap {
     pub sequence: usize,
     pub held_bytes: u64,
     pub peak_bytes: u64,
+}
+
+impl Heap {
+    /// How far so many threads raise the peak of one. It stays where it was while the session opens takes more
+    /// than they do, and grows with each of them beyond.
+    pub(crate) fn raised_by(&self, threads: usize) -> u64 {
+        let taken = self.thread_bytes.saturating_mul(threads as u64);
+        taken.saturating_add(self.threaded_bytes).saturating_sub(self.peak_bytes)
+    }
 }
 
 fn is_zero(bytes: &u64) -> bool {

@@ -388,6 +388,9 @@ impl Belongings {
     }
 }
 
+/// Thread counts at which the share of a thread is measured.
+const THREADS: [usize; 2] = [8, 16];
+
 /// What sessions of these parts take from the heap, while they open and run each planned shape once;
 /// `None` where no shape is planned.
 fn measured(parts: &Parts, heap: &HeapCounter) -> Result<Option<Heap>> {
@@ -395,7 +398,14 @@ fn measured(parts: &Parts, heap: &HeapCounter) -> Result<Option<Heap>> {
     let Some((held_bytes, peak_bytes)) = taken(parts, parts.sequences, one, heap)? else {
         return Ok(None);
     };
-    let two = taken(parts, parts.sequences, one.saturating_add(1), heap)?;
+    // On few threads the peak may still be that of the opening; beyond, it is a line.
+    let [some, many] = THREADS.map(|threads| {
+        let threads = NonZeroUsize::new(threads).unwrap_or(one);
+        taken(parts, parts.sequences, threads, heap)
+            .map(|it| it.map_or(peak_bytes, |(_, peak)| peak))
+    });
+    let (some, many) = (some?, many?);
+    let thread_bytes = many.saturating_sub(some).div_ceil((THREADS[1] - THREADS[0]) as u64);
     let longer = parts.sequences.len().saturating_sub(1);
     let shorter = (1..=longer).map(|count| {
         let (sequences, longest) = (&parts.sequences[..count], parts.sequences[count - 1]);
@@ -406,7 +416,11 @@ fn measured(parts: &Parts, heap: &HeapCounter) -> Result<Option<Heap>> {
     Ok(Some(Heap {
         held_bytes,
         peak_bytes,
-        thread_bytes: two.map_or(0, |(_, two)| two.saturating_sub(peak_bytes)),
+        thread_bytes,
+        threaded_bytes: match thread_bytes {
+            0 => 0,
+            each => many.saturating_sub(each * THREADS[1] as u64),
+        },
         tokenizer_bytes: tokenizer_bytes(parts, heap)?,
         shorter: shorter.collect::<Result<_>>()?,
     }))

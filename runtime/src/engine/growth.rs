@@ -108,6 +108,11 @@ impl Growth {
                 inner.set_outlet_fact(*outlet, model.outlet_fact(*fact)?.clone())?;
             }
         }
+        // Most exporters leave to inference what a body takes, and that reads like a scalar.
+        let unsaid = body.inputs.iter().filter(|input| input.shape.is_empty());
+        for outlet in unsaid.filter_map(|input| within.get(&input.name)) {
+            inner.set_outlet_fact(*outlet, InferenceFact::default())?;
+        }
         self.add(&mut inner, &body, &within)
     }
 }

@@ -71,7 +71,7 @@ impl Mixture {
             let (held, peak) = measured
                 .map_or((heap.held_bytes, heap.peak_bytes), |it| (it.held_bytes, it.peak_bytes));
             let tokenizer_bytes = heap.tokenizer_bytes.min(held);
-            let threads = heap.thread_bytes * (options.threads.get() as u64 - 1);
+            let threads = heap.raised_by(options.threads.get());
             Plan {
                 weights_bytes: bundle.len() as u64 + held - tokenizer_bytes,
                 activations_bytes: 0,
