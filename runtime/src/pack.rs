@@ -474,7 +474,7 @@ const PAGE_BYTES: u64 = 4096;
 /// A measured peak as it is planned: one part in 32 more, for a processor whose kernels pack otherwise, and
 /// what a process needs beside the session, rounded up so that packing twice gives the same bytes.
 fn with_margin(peak: u64) -> u64 {
-    const BESIDE: u64 = 96 * 1024;
+    const BESIDE: u64 = 80 * 1024;
     let bytes = peak + peak / 32 + BESIDE;
     bytes.next_multiple_of((bytes.next_power_of_two() / 64).max(1))
 }
