@@ -29,7 +29,7 @@ printf '#!/bin/sh\nexec %s/targets/emulate.sh %s %s/%s/release/dram "$@"\n' "$PW
 chmod +x "$work/dram"
 
 "$work/dram" doctor | sed -n 's/^kernels/& of '"$cpu"'/p'
-grep '[a-z]' README.md | head -40 >"$work/texts"
+grep -m 40 '[a-z]' README.md >"$work/texts"
 for bundle in models/zoo/*.dram "$@"; do
     golden=$("$work/dram" verify "$bundle" | sed -n 's/^golden *//p') || fail "$bundle: its golden examples differ"
     echo "$bundle: golden $golden"
