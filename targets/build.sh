@@ -58,4 +58,7 @@ fi
 name=${triple//-/_}
 export "CARGO_TARGET_${name^^}_LINKER=$linker" "CARGO_TARGET_${name^^}_RUSTFLAGS=$flags"
 [ -z "${runner:-}" ] || export "CARGO_TARGET_${name^^}_RUNNER=$runner"
-exec "$cargo" "$@" --target "$triple"
+# Behind the subcommand: what follows `--` is not cargo's.
+subcommand=$1
+shift
+exec "$cargo" "$subcommand" --target "$triple" "$@"
