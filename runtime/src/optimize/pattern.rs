@@ -32,15 +32,16 @@ pub(super) fn rewrite_all(
     graph: &mut Graph,
     find: impl Fn(&View, usize) -> Option<Rewrite>,
 ) -> usize {
-    let mut count = 0;
-    for index in (0..graph.nodes.len()).rev() {
-        if let Some(rewrite) = find(&View::new(graph), index) {
-            graph.nodes.splice(rewrite.index..=rewrite.index, rewrite.nodes);
-            graph.initializers.extend(rewrite.initializers);
-            count += 1;
-        }
+    let (mut count, mut left) = (0, graph.nodes.len());
+    loop {
+        // Looking values up by name takes a pass over all nodes: once a match, not once a node.
+        let view = View::new(graph);
+        let found = (0..left).rev().find_map(|index| Some((index, find(&view, index)?)));
+        let Some((index, rewrite)) = found else { return count };
+        graph.nodes.splice(rewrite.index..=rewrite.index, rewrite.nodes);
+        graph.initializers.extend(rewrite.initializers);
+        (count, left) = (count + 1, index);
     }
-    count
 }
 
 impl<'a> View<'a> {
