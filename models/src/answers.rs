@@ -1,16 +1,12 @@
-//! What an encoder says about examples, and how right it is.
+//! What a network says about examples, and how right it is.
 
 use std::ops::ControlFlow;
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use crate::batches::Examples;
-use crate::encoder::{Encoder, Mode};
+use crate::interface::{Dataset, Mode, Student};
 use crate::weights::{self, Array};
-
-/// Examples that are asked about at once.
-const BATCH: usize = 64;
 
 /// What a model says about every one of some examples.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -31,19 +27,19 @@ pub struct Accuracy {
     pub macro_f1: f64,
 }
 
-/// The answers of `encoder`, which must be on the plain CPU device, about all of `examples`, computed in
+/// The answers of `network`, which must be on the plain CPU device, about all of `examples`, computed in
 /// `mode`; `None` where `each`, called with the number of batches done and of all, says stop.
-pub(crate) fn ask(
-    encoder: &Encoder,
-    examples: &Examples,
+pub(crate) fn ask<S: Student>(
+    network: &S,
+    examples: &S::Examples,
     mode: Mode,
     each: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Option<Answers> {
     let device = Device::flex();
-    let batches = examples.by_length(BATCH);
+    let batches = examples.in_turn();
     let (mut logits, mut embeddings) = (Vec::new(), Vec::new());
     for (done, rows) in batches.iter().enumerate() {
-        let said = encoder.forward(&examples.batch(rows), &device, mode);
+        let said = network.forward(&examples.batch(rows), &device, mode);
         logits.extend(said.logits.into_iter().next_back().map(array));
         embeddings.push(array(said.embeddings));
         if each(done + 1, batches.len()).is_break() {

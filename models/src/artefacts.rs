@@ -10,13 +10,13 @@ use crate::answers::{Answers, ask};
 use crate::batches::Examples;
 use crate::checkpoint::{Epoch, Trained};
 use crate::curves;
-use crate::encoder::{Encoder, Mode};
+use crate::encoder::Encoder;
 use crate::error::{Error, Result};
-use crate::exam::Exam;
-use crate::export::{self, Outputs};
+use crate::exam::{Exam, Measure};
 use crate::files;
 use crate::golden::Golden;
 use crate::inputs::{Inputs, Reading};
+use crate::interface::{Mode, Student};
 use crate::progress::Stage;
 use crate::recipe::Recipe;
 use crate::report::{Data, Model, Report, Seconds, Validation};
@@ -59,17 +59,21 @@ pub(crate) fn write(
     let weights = &learned.student.weights;
     let encoder = Encoder::new(weights, &Device::flex());
     let golden = Golden::new(&encoder, inputs.of_student.exam.examples());
-    let graph = export::graph(&recipe.name, weights, Outputs::Student, &metadata(recipe));
-    let onnx = graph.to_onnx();
+    let onnx = Encoder::graph(&recipe.name, weights, &metadata(recipe)).to_onnx();
     check(&golden, &onnx, &output.join("checkpoints/student.onnx"))?;
     let report = report(recipe, inputs, learned, onnx.len());
     let measure = inputs.of_student.exam.measure();
+    let trainings = trainings([
+        (Stage::Teacher, learned.teacher.as_ref()),
+        (Stage::Student, Some(&learned.student)),
+        (Stage::Baseline, learned.baseline.as_ref()),
+    ]);
     let mut files = vec![
         ("student.onnx", onnx),
         ("tokenizer.json", inputs.vocabulary.json.clone()),
         ("golden.json", serde_json::to_vec(&golden).expect("plain data is JSON")),
-        ("metrics.jsonl", metrics(learned, measure.name())),
-        ("curves.svg", curves::svg(&trainings(learned), measure).into_bytes()),
+        ("metrics.jsonl", metrics(&trainings, measure)),
+        ("curves.svg", curves::svg(&trainings, measure).into_bytes()),
         ("report.json", serde_json::to_vec_pretty(&report).expect("a report is JSON")),
         ("report.md", report.to_markdown().into_bytes()),
     ];
@@ -82,9 +86,9 @@ pub(crate) fn write(
     Ok(report)
 }
 
-/// The answers of `encoder` about all of `examples`.
-pub(crate) fn asked(encoder: &Encoder, examples: &Examples) -> Answers {
-    let answers = ask(encoder, examples, Mode::default(), &mut |_, _| ControlFlow::Continue(()));
+/// The answers of `network` about all of `examples`.
+pub(crate) fn asked<S: Student>(network: &S, examples: &S::Examples) -> Answers {
+    let answers = ask(network, examples, Mode::default(), &mut |_, _| ControlFlow::Continue(()));
     answers.expect("nobody stops it")
 }
 
@@ -182,31 +186,26 @@ fn validation(
     Validation::Sentences { spearman: reading.exam.grade(answers), tried }
 }
 
-/// Every training by name, in the order in which they ran.
-fn trainings(learned: &Learned) -> Vec<(String, &[Epoch])> {
-    let stages = [
-        (Stage::Teacher, learned.teacher.as_ref()),
-        (Stage::Student, Some(&learned.student)),
-        (Stage::Baseline, learned.baseline.as_ref()),
-    ];
+/// The passes of every training by name; one that had none is left out.
+pub(crate) fn trainings<S>(stages: [(Stage, Option<&Trained<S>>); 3]) -> Vec<(String, &[Epoch])> {
     let stages = stages.into_iter().filter_map(|(stage, trained)| Some((stage, trained?)));
     let stages = stages.filter(|(_, trained)| !trained.history.is_empty());
     stages.map(|(stage, trained)| (stage.name().to_owned(), &trained.history[..])).collect()
 }
 
-/// One line a pass, teacher first.
-fn metrics(learned: &Learned, measure: &str) -> Vec<u8> {
+/// One line a pass of every one of `trainings`.
+pub(crate) fn metrics(trainings: &[(String, &[Epoch])], measure: Measure) -> Vec<u8> {
     let line = |stage: &str, (index, Epoch { loss, score }): (usize, &Epoch)| {
-        let epoch = index + 1;
+        let (epoch, measure) = (index + 1, measure.name());
         serde_json::json!({"stage": stage, "epoch": epoch, "loss": loss, measure: score})
             .to_string()
     };
-    let passes = trainings(learned).into_iter().flat_map(|(stage, history)| {
-        history.iter().enumerate().map(|pass| line(&stage, pass)).collect::<Vec<_>>()
+    let passes = trainings.iter().flat_map(|(stage, history)| {
+        history.iter().enumerate().map(|pass| line(stage, pass)).collect::<Vec<_>>()
     });
     lines(&passes.collect::<Vec<_>>())
 }
 
-fn lines(lines: &[String]) -> Vec<u8> {
+pub(crate) fn lines(lines: &[String]) -> Vec<u8> {
     lines.iter().flat_map(|line| [line.as_bytes(), b"\n"].concat()).collect()
 }

@@ -2,7 +2,13 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
+use crate::features::Tokens;
+use crate::interface::{Batched, Dataset};
 use crate::seed::Random;
+use crate::train::{Mask, Masked};
+
+/// Examples that are asked about at once.
+const ASKED: usize = 64;
 
 /// Added to the scores of padding before the softmax; e^-10000 is zero in f32.
 pub(crate) const MASKED_SCORE: f32 = -1e4;
@@ -42,11 +48,17 @@ impl Batch {
     }
 }
 
-impl Examples {
-    pub(crate) fn len(&self) -> usize {
-        self.rows.len()
+impl Batched for Batch {
+    fn tokens(&self, device: &Device) -> Option<Tokens> {
+        Some(Tokens { mask: self.mask(device), bias: self.bias(device) })
     }
 
+    fn hide(&mut self, share: f64, mask: Mask, random: &mut Random) -> Option<Masked> {
+        Some(Masked::hide(self, share, mask, random))
+    }
+}
+
+impl Examples {
     /// Tokens of all examples together.
     pub(crate) fn tokens(&self) -> usize {
         self.rows.iter().map(Vec::len).sum()
@@ -59,9 +71,24 @@ impl Examples {
         let labels = self.labels.iter().skip(part).step_by(parts).copied().collect();
         Examples { rows, labels }
     }
+}
 
-    /// The examples `rows` as a batch.
-    pub(crate) fn batch(&self, rows: &[usize]) -> Batch {
+impl Dataset for Examples {
+    type Batch = Batch;
+
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn labels(&self) -> &[usize] {
+        &self.labels
+    }
+
+    fn units(&self) -> usize {
+        self.tokens()
+    }
+
+    fn batch(&self, rows: &[usize]) -> Batch {
         let tokens = rows.iter().map(|&row| self.rows[row].len()).max().unwrap_or(0);
         let (mut ids, mut mask) = (Vec::new(), Vec::new());
         for &row in rows {
@@ -75,17 +102,16 @@ impl Examples {
         Batch { rows: rows.to_vec(), ids, mask, tokens }
     }
 
-    /// All examples from short to long, `size` at a time: the least padding, for evaluation.
-    pub(crate) fn by_length(&self, size: usize) -> Vec<Vec<usize>> {
+    /// From short to long: the least padding.
+    fn in_turn(&self) -> Vec<Vec<usize>> {
         let mut order: Vec<usize> = (0..self.len()).collect();
         order.sort_by_key(|&row| self.rows[row].len());
-        order.chunks(size).map(<[usize]>::to_vec).collect()
+        order.chunks(ASKED).map(<[usize]>::to_vec).collect()
     }
 
-    /// All examples in random order, `size` at a time. Neighbours in the order are sorted by
-    /// length, sixteen batches' worth at a time: little padding, yet every batch is another draw
-    /// in every epoch.
-    pub(crate) fn shuffled(&self, size: usize, random: &mut Random) -> Vec<Vec<usize>> {
+    /// Neighbours in the order are sorted by length, sixteen batches' worth at a time: little padding,
+    /// yet every batch is another draw in every epoch.
+    fn shuffled(&self, size: usize, random: &mut Random) -> Vec<Vec<usize>> {
         let mut order: Vec<usize> = (0..self.len()).collect();
         random.shuffle(&mut order);
         for neighbours in order.chunks_mut(size * 16) {
@@ -117,7 +143,7 @@ mod tests {
     #[test]
     fn every_example_is_in_exactly_one_batch() {
         let examples = examples(&[3; 101]);
-        let orders = [examples.shuffled(8, &mut Random::new(1, "test", 0)), examples.by_length(8)];
+        let orders = [examples.shuffled(8, &mut Random::new(1, "test", 0)), examples.in_turn()];
         for batches in orders {
             let mut rows: Vec<usize> = batches.concat();
             rows.sort_unstable();

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::interface::Sizes;
 use crate::weights::{self, Architecture, Array, Weights};
 
 /// How far a training has come.
@@ -38,21 +39,21 @@ pub(crate) struct Epoch {
 
 /// Everything that an interrupted training needs to go on.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Checkpoint {
+pub(crate) struct Checkpoint<S = Architecture> {
     /// What the training depends on, hashed.
     pub(crate) key: String,
     pub(crate) position: Position,
-    pub(crate) pupils: Vec<PupilState>,
+    pub(crate) pupils: Vec<PupilState<S>>,
 }
 
 /// One pupil of an interrupted training.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct PupilState {
-    pub(crate) weights: Weights,
+pub(crate) struct PupilState<S = Architecture> {
+    pub(crate) weights: Weights<S>,
     /// The weights with the best score so far; those it started from before the first pass.
-    pub(crate) best: Weights,
+    pub(crate) best: Weights<S>,
     /// As it was, where that teaches it.
-    pub(crate) former: Option<Weights>,
+    pub(crate) former: Option<Weights<S>>,
     /// What it is compared through, by name.
     pub(crate) projections: BTreeMap<String, Array>,
     /// The optimizer's own record.
@@ -61,18 +62,18 @@ pub(crate) struct PupilState {
 
 /// A finished training.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Trained {
+pub(crate) struct Trained<S = Architecture> {
     /// After the pass with the best score, the first of several.
-    pub(crate) weights: Weights,
+    pub(crate) weights: Weights<S>,
     pub(crate) history: Vec<Epoch>,
     pub(crate) seconds: f64,
 }
 
 #[derive(Serialize, Deserialize)]
-struct State {
+struct State<S> {
     key: String,
     /// One a pupil.
-    architectures: Vec<Architecture>,
+    sizes: Vec<S>,
     position: Position,
 }
 
@@ -89,12 +90,12 @@ impl Position {
     }
 }
 
-impl Checkpoint {
+impl<S: Sizes> Checkpoint<S> {
     /// Writes it to `path`, whole or not at all.
     pub(crate) fn save(&self, path: &Path) -> Result<()> {
         let state = State {
             key: self.key.clone(),
-            architectures: self.pupils.iter().map(|pupil| pupil.weights.architecture()).collect(),
+            sizes: self.pupils.iter().map(|pupil| pupil.weights.sizes().clone()).collect(),
             position: self.position.clone(),
         };
         let pupils = self.pupils.iter().enumerate();
@@ -105,21 +106,21 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error::Checkpoint`] where it is damaged or belongs to another training.
-    pub(crate) fn load(path: &Path, key: &str) -> Result<Option<Checkpoint>> {
+    pub(crate) fn load(path: &Path, key: &str) -> Result<Option<Checkpoint<S>>> {
         let Some(bytes) = files::read_if_there(path)? else { return Ok(None) };
         let fault = |reason: String| Error::Checkpoint { path: path.to_owned(), reason };
-        let State { key: found, architectures, position } = state(&bytes).map_err(fault)?;
+        let State { key: found, sizes, position } = state(&bytes).map_err(fault)?;
         if found != key {
             return Err(fault("it belongs to another recipe, teacher or data".to_owned()));
         }
-        let pupils = architectures.into_iter().enumerate();
-        let pupils = pupils.map(|(n, architecture)| PupilState::read(&bytes, n, architecture));
+        let pupils = sizes.into_iter().enumerate();
+        let pupils = pupils.map(|(n, sizes)| PupilState::read(&bytes, n, sizes));
         let pupils = pupils.collect::<Result<_, String>>().map_err(fault)?;
         Ok(Some(Checkpoint { key: found, position, pupils }))
     }
 }
 
-impl PupilState {
+impl<S: Sizes> PupilState<S> {
     fn tensors(&self, number: usize) -> Vec<(String, TensorView<'_>)> {
         let record = TensorView::new(Dtype::U8, vec![self.optimizer.len()], &self.optimizer);
         let mut tensors =
@@ -136,9 +137,9 @@ impl PupilState {
         tensors
     }
 
-    fn read(bytes: &[u8], number: usize, architecture: Architecture) -> Result<PupilState, String> {
+    fn read(bytes: &[u8], number: usize, sizes: S) -> Result<PupilState<S>, String> {
         let arrays = |part: &str| weights::arrays(bytes, &format!("{number}.{part}."));
-        let weights = |part: &str| Weights::new(architecture, arrays(part)?);
+        let weights = |part: &str| Weights::new(sizes.clone(), arrays(part)?);
         let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
         let optimizer = file.tensor(&format!("{number}.optimizer"));
         let former = arrays("former")?;
@@ -147,7 +148,7 @@ impl PupilState {
             best: weights("best")?,
             former: match former.is_empty() {
                 true => None,
-                false => Some(Weights::new(architecture, former)?),
+                false => Some(Weights::new(sizes, former)?),
             },
             projections: arrays("projections")?,
             optimizer: optimizer.map_err(|error| error.to_string())?.data().to_vec(),
@@ -155,7 +156,7 @@ impl PupilState {
     }
 }
 
-impl Trained {
+impl<S: Sizes> Trained<S> {
     /// Writes it to `path`, whole or not at all.
     pub(crate) fn save(&self, path: &Path, key: &str) -> Result<()> {
         let position = Position {
@@ -164,26 +165,25 @@ impl Trained {
             histories: vec![self.history.clone()],
             ..Position::new(1)
         };
-        let architectures = vec![self.weights.architecture()];
-        let state = State { key: key.to_owned(), architectures, position };
+        let sizes = vec![self.weights.sizes().clone()];
+        let state = State { key: key.to_owned(), sizes, position };
         let named = |(name, array): (&String, _)| (name.clone(), weights::view(array));
         files::write(path, &serialize(self.weights.arrays().iter().map(named), &state))
     }
 
     /// The finished training at `path` with this `key`; `None` where there is none, or the file is
     /// another's or damaged: it can always be trained again.
-    pub(crate) fn load(path: &Path, key: &str) -> Result<Option<Trained>> {
+    pub(crate) fn load(path: &Path, key: &str) -> Result<Option<Trained<S>>> {
         let Some(bytes) = files::read_if_there(path)? else { return Ok(None) };
-        let Some(state) = state(&bytes).ok().filter(|state| state.key == key) else {
+        let Some(state) = state::<S>(&bytes).ok().filter(|state| state.key == key) else {
             return Ok(None);
         };
         let Position { mut histories, seconds, .. } = state.position;
-        let (Some(history), Some(&architecture)) = (histories.pop(), state.architectures.first())
-        else {
+        let (Some(history), Some(sizes)) = (histories.pop(), state.sizes.into_iter().next()) else {
             return Ok(None);
         };
         let arrays = weights::arrays(&bytes, "");
-        let weights = arrays.and_then(|arrays| Weights::new(architecture, arrays)).ok();
+        let weights = arrays.and_then(|arrays| Weights::new(sizes, arrays)).ok();
         Ok(weights.map(|weights| Trained { weights, history, seconds }))
     }
 
@@ -195,13 +195,13 @@ impl Trained {
 
 fn serialize<'a>(
     tensors: impl IntoIterator<Item = (String, TensorView<'a>)>,
-    state: &State,
+    state: &State<impl Sizes>,
 ) -> Vec<u8> {
     let state = serde_json::to_string(state).expect("plain numbers are JSON");
     weights::serialize(tensors.into_iter(), "training", state)
 }
 
-fn state(bytes: &[u8]) -> Result<State, String> {
+fn state<S: Sizes>(bytes: &[u8]) -> Result<State<S>, String> {
     let state = weights::metadata(bytes, "training")?;
     serde_json::from_str(&state).map_err(|error| error.to_string())
 }

@@ -3,14 +3,15 @@
 //! The exporter writes the same function as a graph; `export.rs` and this file change together.
 //! Devlin et al. 2019 (BERT), Reimers and Gurevych 2019 (mean pooling).
 
-use std::collections::BTreeMap;
-
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, Param, ParamId};
 use burn::nn::{Embedding, LayerNorm, LayerNormConfig, Linear};
 use burn::tensor::activation::{gelu, softmax};
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use dram_runtime::graph::Graph;
 
-use crate::batches::Batch;
+use crate::batches::{Batch, Examples};
+use crate::export::{self, Outputs};
+use crate::interface::{Attention, Keep, Mode, Said, State, Student};
 use crate::rounding::{self, Arithmetic};
 use crate::weights::{Architecture, Array, NORM_EPSILON, Weights};
 
@@ -39,57 +40,11 @@ struct Layer {
     feed_forward_norm: LayerNorm,
 }
 
-/// How a forward pass is computed and what of it is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Mode {
-    pub(crate) arithmetic: Arithmetic,
-    pub(crate) keep: Keep,
-}
+impl Student for Encoder {
+    type Sizes = Architecture;
+    type Examples = Examples;
 
-/// What of a forward pass is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Keep {
-    /// The answers.
-    #[default]
-    Answers,
-    /// What every layer made of the tokens, too.
-    Layers,
-}
-
-/// What an encoder says about a batch.
-#[derive(Debug, Clone)]
-pub(crate) struct Said {
-    /// `[batch, labels]` of each early exit, then of the head; empty where there is no head.
-    pub(crate) logits: Vec<Tensor<2>>,
-    /// Mean of the token vectors, `[batch, hidden]`.
-    pub(crate) embeddings: Tensor<2>,
-    /// The embedding layer's state, then each layer's; empty unless they are kept.
-    pub(crate) states: Vec<State>,
-}
-
-/// What a layer made of the tokens.
-#[derive(Debug, Clone)]
-pub(crate) struct State {
-    /// `[batch * tokens, hidden]`.
-    pub(crate) hidden: Tensor<2>,
-    /// None for the embedding layer.
-    pub(crate) attention: Option<Attention>,
-}
-
-/// The inside of an attention block, each `[batch, heads, tokens, ..]`.
-#[derive(Debug, Clone)]
-pub(crate) struct Attention {
-    pub(crate) queries: Tensor<4>,
-    pub(crate) keys: Tensor<4>,
-    pub(crate) values: Tensor<4>,
-    /// Scaled, without the mask.
-    pub(crate) scores: Tensor<4>,
-}
-
-impl Encoder {
-    /// An encoder with these weights on `device`. Equal layouts give equal parameter ids, so an
-    /// optimizer's saved state fits whatever encoder is built later.
-    pub(crate) fn new(weights: &Weights, device: &Device) -> Encoder {
+    fn new(weights: &Weights, device: &Device) -> Encoder {
         let Architecture { heads, layers, labels, exits, .. } = weights.architecture();
         let mut build = Build { weights, device, parameters: 0 };
         Encoder {
@@ -103,28 +58,14 @@ impl Encoder {
         }
     }
 
-    /// The same encoder with its word embeddings left out of training.
-    pub(crate) fn with_frozen_words(mut self) -> Encoder {
+    fn with_frozen_words(mut self) -> Encoder {
         self.words = self.words.no_grad();
         self
     }
 
-    /// The same encoder without the layer `layer`.
-    pub(crate) fn without(mut self, layer: usize) -> Encoder {
-        self.layers.remove(layer);
-        self
-    }
-
-    /// The parameters as they are now; `architecture` is the one it was built with.
-    pub(crate) fn weights(&self, architecture: Architecture) -> Weights {
-        Weights::new(architecture, arrays(self)).expect("an encoder keeps its layout")
-    }
-
-    /// What it says about `batch`, computed on `device`, which must be the encoder's.
-    ///
     /// Every linear layer sees `[batch * tokens, width]`: on this backend a matrix product of
     /// three axes takes twice the time.
-    pub(crate) fn forward(&self, batch: &Batch, device: &Device, mode: Mode) -> Said {
+    fn forward(&self, batch: &Batch, device: &Device, mode: Mode) -> Said {
         let [rows, tokens] = [batch.rows.len(), batch.tokens];
         let ids =
             Tensor::<2, Int>::from_data(TensorData::new(batch.ids.clone(), [rows, tokens]), device);
@@ -155,9 +96,20 @@ impl Encoder {
         Said { logits, embeddings, states }
     }
 
-    /// `[rows, words]`: how well each word fits the token vectors `hidden` `[rows, hidden]`.
-    pub(crate) fn guesses(&self, hidden: Tensor<2>) -> Tensor<2> {
-        hidden.matmul(self.words.weight.val().swap_dims(0, 1))
+    fn graph(name: &str, weights: &Weights, metadata: &[(&str, String)]) -> Graph {
+        export::graph(name, weights, Outputs::Student, metadata)
+    }
+
+    fn guesses(&self, hidden: Tensor<2>) -> Option<Tensor<2>> {
+        Some(hidden.matmul(self.words.weight.val().swap_dims(0, 1)))
+    }
+}
+
+impl Encoder {
+    /// The same encoder without the layer `layer`.
+    pub(crate) fn without(mut self, layer: usize) -> Encoder {
+        self.layers.remove(layer);
+        self
     }
 
     fn looked_up(&self, ids: Tensor<2, Int>, arithmetic: Arithmetic) -> Tensor<3> {
@@ -258,36 +210,5 @@ impl Build<'_> {
         self.parameters += 1;
         parameter.id = ParamId::from(self.parameters);
         parameter
-    }
-}
-
-/// Every parameter of `module` by its path.
-pub(crate) fn arrays(module: &impl Module) -> BTreeMap<String, Array> {
-    let mut collect = Collect::default();
-    module.visit(&mut collect);
-    collect.arrays
-}
-
-/// Reads every parameter of a module under its path.
-#[derive(Default)]
-struct Collect {
-    path: Vec<String>,
-    arrays: BTreeMap<String, Array>,
-}
-
-impl ModuleVisitor for Collect {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let tensor = param.val();
-        let shape = tensor.dims().to_vec();
-        let values = tensor.into_data().try_to_vec().expect("parameters are f32");
-        self.arrays.insert(self.path.join("."), Array { shape, values });
     }
 }

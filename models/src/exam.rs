@@ -4,17 +4,18 @@ use dram_runtime::evaluate::spearman;
 
 use crate::answers::Answers;
 use crate::batches::Examples;
+use crate::interface::Dataset;
 
 /// Examples that nobody learns from, and how answers about them are graded.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Exam {
+pub(crate) enum Exam<E = Examples> {
     /// Each example has a label: accuracy.
-    Labels(Examples),
+    Labels(E),
     /// Examples `i` and `i + scores.len()` are a pair, alike to the degree `scores[i]`: Spearman's
     /// correlation of that with the cosine of their embeddings.
     Pairs {
         /// First sentences, then second ones.
-        examples: Examples,
+        examples: E,
         /// One a pair.
         scores: Vec<f32>,
     },
@@ -39,9 +40,9 @@ impl Measure {
     }
 }
 
-impl Exam {
+impl<E: Dataset> Exam<E> {
     /// What is asked about.
-    pub(crate) fn examples(&self) -> &Examples {
+    pub(crate) fn examples(&self) -> &E {
         match self {
             Exam::Labels(examples) | Exam::Pairs { examples, .. } => examples,
         }
@@ -61,7 +62,7 @@ impl Exam {
     /// Where they lack what is asked for.
     pub(crate) fn grade(&self, answers: &Answers) -> f64 {
         match self {
-            Exam::Labels(examples) => answers.accuracy(&examples.labels).accuracy,
+            Exam::Labels(examples) => answers.accuracy(examples.labels()).accuracy,
             Exam::Pairs { scores, .. } => spearman(&cosines(answers, scores.len()), scores),
         }
     }

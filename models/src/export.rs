@@ -249,6 +249,7 @@ mod tests {
     use crate::batches::Examples;
     use crate::encoder::Encoder;
     use crate::golden::Golden;
+    use crate::interface::Student;
     use crate::tiny;
 
     fn golden_folder() -> PathBuf {

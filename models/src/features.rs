@@ -4,7 +4,7 @@
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Int, Tensor};
 
-use crate::encoder::Attention;
+use crate::interface::Attention;
 use crate::losses;
 use crate::recipe::Distance;
 

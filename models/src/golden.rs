@@ -9,8 +9,9 @@ use dram_runtime::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::batches::Examples;
-use crate::encoder::{Encoder, Mode};
+use crate::encoder::Encoder;
 use crate::error::{Error, Result};
+use crate::interface::{Dataset, Mode, Student};
 use crate::losses;
 
 /// Two f32 implementations of the same sums over logits of size 1 to 20.

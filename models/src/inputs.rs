@@ -7,10 +7,12 @@ use crate::batches::Examples;
 use crate::data::{self, Labelled as Texts};
 use crate::error::{Error, Result};
 use crate::exam::Exam;
+use crate::interface::Dataset;
 use crate::recipe::{self, Data, Labelled, Recipe, Retrieval, Scheme, Sentences, Training};
 use crate::seed::Random;
 use crate::teacher::{self, Teacher};
 use crate::tokens;
+use crate::train::Mask;
 use crate::variations;
 use crate::vocabulary::{self, Vocabulary};
 use crate::weights::{Architecture, Weights};
@@ -40,8 +42,8 @@ pub(crate) struct Reading {
     pub(crate) originals: usize,
     pub(crate) exam: Exam,
     pub(crate) trial: Option<Trial>,
-    /// The id of the token that stands for a masked word, where there is one.
-    pub(crate) mask: Option<u32>,
+    /// What stands for a hidden word, where there is such a token.
+    pub(crate) mask: Option<Mask>,
 }
 
 /// Labelled texts that a sentence encoder is tried on, and nobody learns from.
@@ -93,10 +95,16 @@ impl Inputs {
         let taught = tokens::rows(&teacher.tokenizer, &gathered.train.texts, recipe.max_tokens)?;
         let recipe::Student { vocabulary, positions, .. } = recipe.student;
         let vocabulary = vocabulary::prune(&teacher.tokenizer, &taught, vocabulary, positions)?;
+        let first = teacher.with_head(labels.len(), recipe.seed)?;
+        let read = |tokenizer: &[u8], words| {
+            let reading = gathered.read(tokenizer, &labels, recipe.max_tokens)?;
+            let mask = tokens::id(tokenizer, "[MASK]")?.map(|id| Mask { id, words });
+            Ok::<Reading, Error>(Reading { mask, ..reading })
+        };
         Ok(Inputs {
-            first: teacher.with_head(labels.len(), recipe.seed)?,
-            of_teacher: gathered.read(&teacher.tokenizer, &labels, recipe.max_tokens)?,
-            of_student: gathered.read(&vocabulary.json, &labels, recipe.max_tokens)?,
+            of_teacher: read(&teacher.tokenizer, first.architecture().vocabulary)?,
+            of_student: read(&vocabulary.json, vocabulary.kept.len())?,
+            first,
             texts: [gathered.train.texts, gathered.varied].concat(),
             facts: gathered.facts,
             labels,
@@ -180,7 +188,7 @@ impl Gathered {
         let mut all = labelled(&self.train, labels, &self.train_path)?;
         let originals = all.len();
         all.rows.extend(rows(&self.varied)?);
-        Ok(Reading { all, originals, exam, trial, mask: tokens::id(tokenizer, "[MASK]")? })
+        Ok(Reading { all, originals, exam, trial, mask: None })
     }
 }
 

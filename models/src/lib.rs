@@ -11,6 +11,9 @@
 //! (offline), one that learns in the same steps, other students, other processes, or itself. Labelled texts
 //! make a classifier, sentences an encoder.
 //!
+//! Students of [`signals`] go the same way: whoever learns is a `Student` (`interface`), and trained, kept on
+//! disk and resumed alike.
+//!
 //! [`distill()`] is the way in. Everything random comes from the recipe's seed; an interrupted run
 //! continues bit for bit; nothing is printed.
 
@@ -31,6 +34,7 @@ mod features;
 mod files;
 mod golden;
 mod inputs;
+mod interface;
 mod interview;
 mod losses;
 mod progress;
@@ -40,6 +44,7 @@ mod rounding;
 mod schedule;
 mod seed;
 pub mod signals;
+mod stages;
 mod student;
 mod task;
 mod teacher;

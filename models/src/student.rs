@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use burn::tensor::Device;
 
 use crate::batches::Examples;
-use crate::encoder::{Encoder, Mode};
+use crate::encoder::Encoder;
+use crate::interface::{Dataset, Mode, Student};
 use crate::losses;
 use crate::recipe::{self, Layers};
 use crate::teacher::new_head;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use crate::interface::Sizes;
 use crate::recipe::Recipe;
 use crate::seed::Random;
 use crate::weights::{Architecture, Array, Weights, serialize, view};

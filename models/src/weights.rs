@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::interface::Sizes;
 
 /// Added to the variance in every layer norm, as in the original BERT.
 pub(crate) const NORM_EPSILON: f64 = 1e-12;
@@ -41,16 +41,15 @@ pub(crate) struct Array {
     pub(crate) values: Vec<f32>,
 }
 
-/// Every parameter of an encoder by name: exactly those of its architecture's layout.
+/// Every parameter of a network by name: exactly those of the layout that its sizes give.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Weights {
-    architecture: Architecture,
+pub(crate) struct Weights<S = Architecture> {
+    sizes: S,
     arrays: BTreeMap<String, Array>,
 }
 
-impl Architecture {
-    /// Names and shapes of all parameters.
-    pub(crate) fn layout(&self) -> Vec<(String, Vec<usize>)> {
+impl Sizes for Architecture {
+    fn layout(&self) -> Vec<(String, Vec<usize>)> {
         let Architecture { vocabulary, positions, hidden, feed_forward, labels, .. } = *self;
         let attention = self.heads * self.head_width;
         let mut layout = vec![
@@ -76,6 +75,16 @@ impl Architecture {
         layout
     }
 
+    fn work(&self) -> f64 {
+        self.encoder_parameters() as f64
+    }
+
+    fn width(&self) -> usize {
+        self.hidden
+    }
+}
+
+impl Architecture {
     /// Parameters of the transformer layers alone: no embeddings, no head.
     pub fn encoder_parameters(&self) -> usize {
         self.count(|name| name.starts_with("layers."))
@@ -109,17 +118,14 @@ impl Array {
     }
 }
 
-impl Weights {
-    /// `arrays` as the parameters of `architecture`; what does not belong to it is dropped.
+impl<S: Sizes> Weights<S> {
+    /// `arrays` as the parameters of a network of `sizes`; what does not belong to it is dropped.
     ///
     /// # Errors
     /// The first parameter that is missing or has another shape, in words.
-    pub(crate) fn new(
-        architecture: Architecture,
-        mut arrays: BTreeMap<String, Array>,
-    ) -> Result<Weights, String> {
+    pub(crate) fn new(sizes: S, mut arrays: BTreeMap<String, Array>) -> Result<Weights<S>, String> {
         let mut kept = BTreeMap::new();
-        for (name, shape) in architecture.layout() {
+        for (name, shape) in sizes.layout() {
             match arrays.remove(&name) {
                 Some(array) if array.shape == shape => kept.insert(name, array),
                 Some(array) => {
@@ -128,24 +134,24 @@ impl Weights {
                 None => return Err(format!("`{name}` {shape:?} is missing")),
             };
         }
-        Ok(Weights { architecture, arrays: kept })
+        Ok(Weights { sizes, arrays: kept })
     }
 
-    pub(crate) fn architecture(&self) -> Architecture {
-        self.architecture
+    pub(crate) fn sizes(&self) -> &S {
+        &self.sizes
     }
 
-    /// The parameter `name` of the architecture's layout.
+    /// The parameter `name` of the layout.
     ///
     /// # Panics
     /// Where the layout has no such name.
     pub(crate) fn get(&self, name: &str) -> &Array {
         let array = self.arrays.get(name);
-        array.unwrap_or_else(|| panic!("the layout of an encoder has `{name}`"))
+        array.unwrap_or_else(|| panic!("the layout has `{name}`"))
     }
 
     /// Moves every parameter to `keep` of itself and the rest of `other`, which has the same layout.
-    pub(crate) fn move_towards(&mut self, other: &Weights, keep: f64) {
+    pub(crate) fn move_towards(&mut self, other: &Weights<S>, keep: f64) {
         let keep = keep as f32;
         for (own, other) in self.arrays.values_mut().zip(other.arrays.values()) {
             for (own, other) in own.values.iter_mut().zip(&other.values) {
@@ -159,23 +165,29 @@ impl Weights {
         self.arrays.values().map(|array| bytemuck::cast_slice(&array.values)).collect()
     }
 
+    /// All parameters by name.
+    pub(crate) fn arrays(&self) -> &BTreeMap<String, Array> {
+        &self.arrays
+    }
+}
+
+impl Weights {
+    pub(crate) fn architecture(&self) -> Architecture {
+        self.sizes
+    }
+
     /// The encoder that ends at early exit `exit`, counted from 0.
     ///
     /// # Panics
     /// Where it has no such exit.
     pub(crate) fn until_exit(&self, exit: usize) -> Weights {
-        let architecture = Architecture { layers: exit + 1, exits: 0, ..self.architecture };
+        let architecture = Architecture { layers: exit + 1, exits: 0, ..self.sizes };
         let mut arrays = self.arrays.clone();
         for kind in ["weight", "bias"] {
             arrays
                 .insert(format!("head.{kind}"), self.get(&format!("exits.{exit}.{kind}")).clone());
         }
         Weights::new(architecture, arrays).expect("a part of the layout")
-    }
-
-    /// All parameters by name.
-    pub(crate) fn arrays(&self) -> &BTreeMap<String, Array> {
-        &self.arrays
     }
 }
 

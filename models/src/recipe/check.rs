@@ -37,27 +37,9 @@ impl Recipe {
     }
 
     fn check_training(&self, table: &'static str, training: &Training) -> Result<()> {
-        let fault = |expected: &str, got: String| Err(self.value(table, expected, got));
-        match training {
-            t if t.epochs == 0 => fault("`epochs` of at least 1", "0".to_owned()),
-            t if t.batch < 2 => fault("`batch` of at least 2", t.batch.to_string()),
-            t if !(1..=t.batch / 2).contains(&t.parts.unwrap_or(1)) => {
-                fault("`parts` from 1 to half the batch", format!("{:?}", t.parts))
-            }
-            t if !(t.learning_rate > 0.0 && t.learning_rate < 0.1) => {
-                fault("`learning_rate` between 0 and 0.1", t.learning_rate.to_string())
-            }
-            t if !(0.0..1.0).contains(&t.warmup) => {
-                fault("`warmup` from 0 to below 1", t.warmup.to_string())
-            }
-            t if !(0.0..1.0).contains(&t.weight_decay) => {
-                fault("`weight_decay` from 0 to below 1", t.weight_decay.to_string())
-            }
-            t if t.clip_norm.is_nan() || t.clip_norm <= 0.0 => {
-                fault("`clip_norm` above 0", t.clip_norm.to_string())
-            }
-            t if t.patience == Some(0) => fault("`patience` of at least 1", "0".to_owned()),
-            _ => Ok(()),
+        match training.fault() {
+            Some((expected, got)) => Err(self.value(table, expected, got)),
+            None => Ok(()),
         }
     }
 
@@ -241,5 +223,32 @@ impl Recipe {
 
     fn value(&self, field: &'static str, expected: &str, got: String) -> Error {
         Error::RecipeValue { path: self.path.clone(), field, expected: expected.to_owned(), got }
+    }
+}
+
+impl Training {
+    /// What is expected of the first value out of its range, and the value.
+    pub(crate) fn fault(&self) -> Option<(&'static str, String)> {
+        match self {
+            t if t.epochs == 0 => Some(("`epochs` of at least 1", "0".to_owned())),
+            t if t.batch < 2 => Some(("`batch` of at least 2", t.batch.to_string())),
+            t if !(1..=t.batch / 2).contains(&t.parts.unwrap_or(1)) => {
+                Some(("`parts` from 1 to half the batch", format!("{:?}", t.parts)))
+            }
+            t if !(t.learning_rate > 0.0 && t.learning_rate < 0.1) => {
+                Some(("`learning_rate` between 0 and 0.1", t.learning_rate.to_string()))
+            }
+            t if !(0.0..1.0).contains(&t.warmup) => {
+                Some(("`warmup` from 0 to below 1", t.warmup.to_string()))
+            }
+            t if !(0.0..1.0).contains(&t.weight_decay) => {
+                Some(("`weight_decay` from 0 to below 1", t.weight_decay.to_string()))
+            }
+            t if t.clip_norm.is_nan() || t.clip_norm <= 0.0 => {
+                Some(("`clip_norm` above 0", t.clip_norm.to_string()))
+            }
+            t if t.patience == Some(0) => Some(("`patience` of at least 1", "0".to_owned())),
+            _ => None,
+        }
     }
 }

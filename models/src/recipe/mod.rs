@@ -10,6 +10,7 @@ mod scheme;
 
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -238,7 +239,7 @@ pub struct Training {
     pub learning_rate: f64,
     /// Share of all steps during which the learning rate rises, in `[0, 1)`.
     pub warmup: f64,
-    /// Decoupled weight decay; biases and layer norms are exempt.
+    /// Decoupled weight decay; biases and normalizations are exempt.
     pub weight_decay: f32,
     /// Global norm to which gradients are cut.
     pub clip_norm: f64,
@@ -264,11 +265,7 @@ impl Recipe {
     /// # Errors
     /// As [`Recipe::load`].
     pub fn parse(text: &str, path: &Path) -> Result<Recipe> {
-        let recipe: Recipe = toml::from_str(text).map_err(|error| Error::Recipe {
-            path: path.to_owned(),
-            reason: error.to_string().trim_end().to_owned(),
-        })?;
-        let recipe = Recipe { path: path.to_owned(), ..recipe };
+        let recipe = Recipe { path: path.to_owned(), ..from_toml(text, path)? };
         recipe.check()?;
         Ok(recipe)
     }
@@ -277,6 +274,17 @@ impl Recipe {
     pub fn resolve(&self, path: &Path) -> PathBuf {
         self.path.parent().unwrap_or(Path::new("")).join(path)
     }
+}
+
+/// `text` as the recipe that stands at `path`, unchecked.
+///
+/// # Errors
+/// [`Error::Recipe`] with line, field and the allowed fields.
+pub(crate) fn from_toml<R: DeserializeOwned>(text: &str, path: &Path) -> Result<R> {
+    toml::from_str(text).map_err(|error| Error::Recipe {
+        path: path.to_owned(),
+        reason: error.to_string().trim_end().to_owned(),
+    })
 }
 
 impl Data {

@@ -2,10 +2,14 @@
 
 use std::rc::Rc;
 
+use crate::interface::{Batched, Dataset};
 use crate::seed::Random;
 use crate::signals::recipe::{Copies, Data};
 use crate::signals::sources::Recordings;
 use crate::weights::Array;
+
+/// Examples that are asked about at once.
+const ASKED: usize = 128;
 
 /// Examples in the order of their rows: the recordings, `copies.labelled` varied copies of them all,
 /// which keep their labels, and `copies.mixed` mixtures of each with another, which have none.
@@ -37,45 +41,9 @@ impl Signals {
         }
     }
 
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.recordings.labels.len() * (1 + self.copies.labelled + self.copies.mixed)
-    }
-
     /// How many recordings they come from.
     pub(crate) fn recordings(&self) -> usize {
         self.recordings.labels.len()
-    }
-
-    /// The index of the label of each; those after the last have none.
-    pub(crate) fn labels(&self) -> &[usize] {
-        &self.labels
-    }
-
-    /// The examples `rows`: `[rows, ...]`, the shape of an example behind the rows.
-    pub(crate) fn batch(&self, rows: &[usize]) -> Array {
-        let shape = [&[rows.len()], &self.recordings.signals.shape[1..]].concat();
-        Array { shape, values: rows.iter().flat_map(|&row| self.row(row)).collect() }
-    }
-
-    /// All examples, `size` at a time, as they stand.
-    pub(crate) fn in_turn(&self, size: usize) -> Vec<Vec<usize>> {
-        let rows: Vec<usize> = (0..self.len()).collect();
-        rows.chunks(size).map(<[usize]>::to_vec).collect()
-    }
-
-    /// All examples in random order, `size` at a time. A last batch of one would have no variance to be normalized by: it joins the one before.
-    pub(crate) fn shuffled(&self, size: usize, random: &mut Random) -> Vec<Vec<usize>> {
-        let mut rows: Vec<usize> = (0..self.len()).collect();
-        random.shuffle(&mut rows);
-        let mut batches: Vec<Vec<usize>> = rows.chunks(size).map(<[usize]>::to_vec).collect();
-        if let Some(alone) = batches.pop_if(|last| last.len() == 1) {
-            match batches.last_mut() {
-                Some(last) => last.extend(alone),
-                None => batches.push(alone),
-            }
-        }
-        batches
     }
 
     fn row(&self, row: usize) -> Vec<f32> {
@@ -102,3 +70,46 @@ impl Signals {
         &values[source * size..(source + 1) * size]
     }
 }
+
+impl Dataset for Signals {
+    type Batch = Array;
+
+    fn len(&self) -> usize {
+        self.recordings() * (1 + self.copies.labelled + self.copies.mixed)
+    }
+
+    fn labels(&self) -> &[usize] {
+        &self.labels
+    }
+
+    fn units(&self) -> usize {
+        self.len()
+    }
+
+    /// `[rows, ...]`, the shape of an example behind the rows.
+    fn batch(&self, rows: &[usize]) -> Array {
+        let shape = [&[rows.len()], &self.recordings.signals.shape[1..]].concat();
+        Array { shape, values: rows.iter().flat_map(|&row| self.row(row)).collect() }
+    }
+
+    fn in_turn(&self) -> Vec<Vec<usize>> {
+        let rows: Vec<usize> = (0..self.len()).collect();
+        rows.chunks(ASKED).map(<[usize]>::to_vec).collect()
+    }
+
+    /// A last batch of one would have no variance to be normalized by: it joins the one before.
+    fn shuffled(&self, size: usize, random: &mut Random) -> Vec<Vec<usize>> {
+        let mut rows: Vec<usize> = (0..self.len()).collect();
+        random.shuffle(&mut rows);
+        let mut batches: Vec<Vec<usize>> = rows.chunks(size).map(<[usize]>::to_vec).collect();
+        if let Some(alone) = batches.pop_if(|last| last.len() == 1) {
+            match batches.last_mut() {
+                Some(last) => last.extend(alone),
+                None => batches.push(alone),
+            }
+        }
+        batches
+    }
+}
+
+impl Batched for Array {}

@@ -8,12 +8,16 @@ use dram_runtime::graph::{Attribute, Dim, Graph, Node, ValueSpec};
 use dram_runtime::tensor::{DType, Tensor};
 
 use crate::signals::front::{Front, POWER_FLOOR};
-use crate::signals::network::{Convolution, NORM_EPSILON};
-use crate::signals::weights::Weights;
-use crate::weights::Array;
+use crate::signals::network::NORM_EPSILON;
+use crate::signals::sizes::{Convolution, Convolutional};
+use crate::weights::{Array, Weights};
 
 /// The graph `name` of the network `weights`; `metadata` becomes properties of the model.
-pub(crate) fn graph(name: &str, weights: &Weights, metadata: &[(&str, String)]) -> Graph {
+pub(crate) fn graph(
+    name: &str,
+    weights: &Weights<Convolutional>,
+    metadata: &[(&str, String)],
+) -> Graph {
     let sizes = weights.sizes();
     let mut build = Build { weights, graph: Graph::default() };
     let mut x = build.front(&sizes.front);
@@ -51,7 +55,7 @@ pub(crate) fn graph(name: &str, weights: &Weights, metadata: &[(&str, String)]) 
 
 /// A graph under construction. Every method returns the name of the value that it adds.
 struct Build<'a> {
-    weights: &'a Weights,
+    weights: &'a Weights<Convolutional>,
     graph: Graph,
 }
 
@@ -160,13 +164,15 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
+    use crate::interface::{Mode, Sizes, Student};
     use crate::seed::Random;
     use crate::signals::golden::{Golden, Row};
-    use crate::signals::network::{Block, Convolutional, Kind, Network};
+    use crate::signals::network::Network;
+    use crate::signals::sizes::{Block, Kind};
 
     /// A network with everything that a recipe can ask for, over a small signal of each kind, and weights
     /// of moderate size: running statistics included, gains and variances near 1.
-    fn networks() -> Vec<(&'static str, Weights)> {
+    fn networks() -> Vec<(&'static str, Weights<Convolutional>)> {
         let fronts = [
             ("window", Front::Windows { samples: 16, channels: 3 }),
             ("sound", Front::Sound { samples: 160, rate_hz: 1000, frame: 32, hop: 16, bands: 6 }),
@@ -200,14 +206,15 @@ mod tests {
     }
 
     /// Two signals and what the trainer's network says about each.
-    fn answers(weights: &Weights) -> Golden {
+    fn answers(weights: &Weights<Convolutional>) -> Golden {
         let shape = weights.sizes().front.input();
         let network = Network::new(weights, &Device::flex());
         let row = |number: usize| {
             let mut random = Random::new(6, "signal", number);
             let signal: Vec<f32> = (0..shape.iter().product()).map(|_| random.signed()).collect();
             let batch = Array { shape: [&[1], &shape[..]].concat(), values: signal.clone() };
-            let logits = network.forward(&batch, &Device::flex()).into_data();
+            let mut said = network.forward(&batch, &Device::flex(), Mode::default());
+            let logits = said.logits.swap_remove(0).into_data();
             Row { signal, logits: logits.try_to_vec().expect("logits are f32") }
         };
         Golden { rows: (0..2).map(row).collect(), shape }

@@ -7,6 +7,7 @@ use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
+use crate::interface::Dataset;
 use crate::signals::examples::Signals;
 use crate::weights::Array;
 
@@ -138,7 +139,7 @@ impl Moments {
             |value: f32| Param::from_data(TensorData::from(&vec![value; channels][..]), &device);
         let end = FrontEnd::new(front, param(1.0), param(0.0), &device);
         let (mut sums, mut squares, mut count) = (vec![0.0; channels], vec![0.0; channels], 0);
-        for rows in examples.in_turn(64) {
+        for rows in examples.in_turn() {
             let maps = end.forward(&examples.batch(&rows), &device);
             let [_, _, height, width] = maps.dims();
             let values: Vec<f32> = maps.into_data().try_to_vec().expect("maps are f32");

@@ -9,6 +9,7 @@ use dram_runtime::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::interface::{Dataset, Mode, Student};
 use crate::signals::examples::Signals;
 use crate::signals::network::Network;
 
@@ -37,8 +38,9 @@ impl Golden {
         let count = examples.len().min(6);
         let row = |index: usize| {
             let batch = examples.batch(&[index * examples.len() / count]);
-            let logits = network.forward(&batch, &Device::flex());
-            let logits = logits.into_data().try_to_vec().expect("logits are f32");
+            let mut said = network.forward(&batch, &Device::flex(), Mode::default());
+            let logits =
+                said.logits.swap_remove(0).into_data().try_to_vec().expect("logits are f32");
             Row { signal: batch.values, logits }
         };
         let shape = examples.batch(&[]).shape[1..].to_vec();

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! recipe.toml ─▶ train the teacher ─▶ keep its answers ─▶ train the student ─▶ student.onnx
-//!   sources       examples, train       answers             examples, train     export
+//!   sources       examples              network             examples            export
 //! ```
 //!
 //! The teacher is trained here, on the labels: a large network of convolutions. The student, a small
@@ -10,27 +10,25 @@
 //! which nobody has labelled (Hinton, Vinyals and Dean 2015; Beyer et al. 2022). Raw numbers go in: what
 //! turns them into maps is part of both networks.
 
-mod answers;
 mod distill;
 mod examples;
 mod export;
+mod first;
 mod front;
 mod golden;
-mod memory;
 mod network;
 mod recipe;
 mod report;
+mod sizes;
 mod sources;
-mod train;
 mod vary;
-mod weights;
 
 #[cfg(test)]
 mod tiny;
 
 pub use distill::distill;
 pub use front::Front;
-pub use network::{Block, Convolutional, Kind};
-pub use recipe::{Copies, Data, Images, Learner, Recipe, Sound, Targets, Training, Windows};
+pub use recipe::{Copies, Data, Images, Learner, Recipe, Sound, Targets, Windows};
 pub use report::{Data as ReportData, Model, Report, Seconds};
+pub use sizes::{Block, Convolutional, Kind};
 pub use vary::{Motion, Picture, Speech};

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::recipe::{self, Losses, Soft, Training};
 use crate::seed::Random;
 use crate::signals::front::Front;
-use crate::signals::network::{Block, Convolutional};
+use crate::signals::sizes::{Block, Convolutional};
 use crate::signals::vary::{Motion, Picture, Speech};
 
 /// A parsed and checked recipe.
@@ -134,24 +135,6 @@ pub struct Learner {
     pub training: Training,
 }
 
-/// One training: AdamW under a learning rate that rises linearly, then falls as a cosine.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Training {
-    /// Passes over the examples and their copies.
-    pub epochs: usize,
-    /// Examples a step.
-    pub batch: usize,
-    /// The highest learning rate.
-    pub learning_rate: f64,
-    /// Share of all steps during which the learning rate rises, in `[0, 1)`.
-    pub warmup: f64,
-    /// Decoupled weight decay; biases and normalizations are exempt.
-    pub weight_decay: f32,
-    /// Global norm to which gradients are cut.
-    pub clip_norm: f64,
-}
-
 /// Weights of the two terms of the student's loss, and the temperature of the first.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -162,6 +145,14 @@ pub struct Targets {
     pub soft: f64,
     /// Weight of the cross-entropy with the label, for examples that have one.
     pub hard: f64,
+}
+
+impl Targets {
+    /// The same in the words of recipes for texts.
+    pub(crate) fn terms(self) -> Losses {
+        let soft = Soft { weight: self.soft, temperature: self.temperature };
+        Losses { soft: Some(soft), hard: Some(self.hard), ..Losses::default() }
+    }
 }
 
 impl Data {
@@ -245,11 +236,7 @@ impl Recipe {
     /// [`Error::Recipe`] with line, field and the allowed fields where it does not parse,
     /// [`Error::RecipeValue`] where a value is out of range.
     pub fn parse(text: &str, path: &Path) -> Result<Recipe> {
-        let recipe: Recipe = toml::from_str(text).map_err(|error| Error::Recipe {
-            path: path.to_owned(),
-            reason: error.to_string().trim_end().to_owned(),
-        })?;
-        let recipe = Recipe { path: path.to_owned(), ..recipe };
+        let recipe = Recipe { path: path.to_owned(), ..recipe::from_toml(text, path)? };
         recipe.check()?;
         Ok(recipe)
     }
@@ -306,29 +293,6 @@ impl Recipe {
             return fault("losses", expected, format!("{soft} and {hard}"));
         }
         Ok(())
-    }
-}
-
-impl Training {
-    /// What is expected of the first value out of its range, and the value.
-    fn fault(&self) -> Option<(&'static str, String)> {
-        match self {
-            t if t.epochs == 0 => Some(("`epochs` of at least 1", "0".to_owned())),
-            t if t.batch < 2 => Some(("`batch` of at least 2", t.batch.to_string())),
-            t if !(t.learning_rate > 0.0 && t.learning_rate < 0.1) => {
-                Some(("`learning_rate` between 0 and 0.1", t.learning_rate.to_string()))
-            }
-            t if !(0.0..1.0).contains(&t.warmup) => {
-                Some(("`warmup` from 0 to below 1", t.warmup.to_string()))
-            }
-            t if !(0.0..1.0).contains(&t.weight_decay) => {
-                Some(("`weight_decay` from 0 to below 1", t.weight_decay.to_string()))
-            }
-            t if t.clip_norm.is_nan() || t.clip_norm <= 0.0 => {
-                Some(("`clip_norm` above 0", t.clip_norm.to_string()))
-            }
-            _ => None,
-        }
     }
 }
 

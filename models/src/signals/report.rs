@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::answers::Accuracy;
 use crate::signals::front::Front;
-use crate::signals::network::Convolutional;
 use crate::signals::recipe::Recipe;
+use crate::signals::sizes::Convolutional;
 
 /// The figures of a distillation, as `report.json` holds them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -23,6 +23,8 @@ pub struct Report {
     pub baseline: Option<Model>,
     /// The student's validation accuracy divided by the teacher's.
     pub retention: f64,
+    /// What gives reason to doubt that it was worth it.
+    pub alarms: Vec<String>,
     /// Size of `student.onnx`.
     pub onnx_bytes: usize,
     /// The data that both learned from and were measured on.
@@ -92,6 +94,9 @@ impl Report {
         row("macro F1", |model| percent(model.validation.macro_f1));
         row("parameters", |model| model.parameters.to_string());
         row("multiply-adds", |model| model.multiply_adds.to_string());
+        for alarm in &self.alarms {
+            let _ = writeln!(card, "\n**{alarm}**");
+        }
         let _ = write!(card, "\n## Lineage\n\n{}", self.lineage());
         card
     }

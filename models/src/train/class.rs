@@ -3,7 +3,6 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Tensor};
 
@@ -13,34 +12,36 @@ use super::pupil::{Pupil, Trainee, mode};
 use super::taught::taught;
 use super::{Course, Former, Lesson, Who};
 use crate::answers::{Answers, ask};
-use crate::batches::Batch;
 use crate::checkpoint::{Checkpoint, Epoch, Position, Trained};
-use crate::encoder::{Encoder, Keep, Said};
 use crate::error::{Error, Result};
+use crate::interface::{Batched, Dataset, Keep, Mode, Said, Sizes, Student};
 use crate::progress::{Progress, Watch};
 use crate::schedule::learning_rate;
 use crate::seed::Random;
 use crate::weights::Weights;
 
 /// The pupils of a lesson, somewhere between its first step and its last.
-pub(super) struct Class<'a> {
-    lesson: &'a Lesson<'a>,
-    pupils: Vec<Pupil>,
+pub(super) struct Class<'a, S: Student> {
+    lesson: &'a Lesson<'a, S>,
+    pupils: Vec<Pupil<S>>,
     position: Position,
     device: Device,
 }
 
-impl<'a> Class<'a> {
-    pub(super) fn new(lesson: &'a Lesson, first: Vec<Weights>) -> Class<'a> {
+impl<'a, S: Student> Class<'a, S> {
+    pub(super) fn new(lesson: &'a Lesson<'a, S>, first: Vec<Weights<S::Sizes>>) -> Class<'a, S> {
         let device = Device::flex().autodiff();
         let pupils = lesson.courses.iter().zip(first);
-        let pupils: Vec<Pupil> =
+        let pupils: Vec<Pupil<S>> =
             pupils.map(|(course, first)| Pupil::new(lesson, course, first, &device)).collect();
         let position = Position::new(pupils.len());
         Class { lesson, pupils, position, device }
     }
 
-    pub(super) fn resume(lesson: &'a Lesson, checkpoint: Checkpoint) -> Result<Class<'a>> {
+    pub(super) fn resume(
+        lesson: &'a Lesson<'a, S>,
+        checkpoint: Checkpoint<S::Sizes>,
+    ) -> Result<Class<'a, S>> {
         let device = Device::flex().autodiff();
         let pupils = lesson.courses.iter().zip(checkpoint.pupils);
         let pupils = pupils.map(|(course, state)| Pupil::resume(lesson, course, state, &device));
@@ -58,7 +59,7 @@ impl<'a> Class<'a> {
         checkpoint.save(self.lesson.checkpoint)
     }
 
-    pub(super) fn finish(self) -> Vec<Trained> {
+    pub(super) fn finish(self) -> Vec<Trained<S::Sizes>> {
         let Position { histories, seconds, .. } = self.position;
         let pupils = self.pupils.into_iter().zip(histories);
         pupils.map(|(pupil, history)| Trained { weights: pupil.best, history, seconds }).collect()
@@ -88,32 +89,32 @@ impl<'a> Class<'a> {
     }
 
     fn work_per_epoch(&self) -> f64 {
-        self.lesson.work_per_epoch(self.parameters())
+        self.pupils.iter().map(|pupil| self.lesson.work_per_epoch(pupil.best.sizes())).sum()
     }
 
-    /// Of all layers that learn.
-    fn parameters(&self) -> usize {
-        self.pupils.iter().map(|pupil| pupil.best.architecture().encoder_parameters()).sum()
+    /// Multiply-adds of all pupils for one unit of what they read.
+    fn work_per_unit(&self) -> f64 {
+        self.pupils.iter().map(|pupil| pupil.best.sizes().work()).sum()
     }
 
     /// What is left of the running pass, then its measurement.
     pub(super) fn epoch(&mut self, watch: &mut Watch) -> Result<()> {
         let lesson = self.lesson;
         let order = lesson.order(self.position.epoch);
-        let parameters = self.parameters() as f64;
+        let work = self.work_per_unit();
         for rows in order.iter().skip(self.position.step) {
             let started = Instant::now();
             self.exchange(order.len())?;
             self.step(rows, order.len())?;
             let seconds = started.elapsed().as_secs_f64();
             self.position.seconds += seconds;
-            watch.did((3 * lesson.train.tokens() / order.len()) as f64 * parameters);
+            watch.did((3 * lesson.train.units() / order.len()) as f64 * work);
             let rate = rows.len() as f64 / seconds;
             let progress = self.step_done(order.len(), rate, watch);
             self.told(watch.tell(progress))?;
         }
         self.measure(order.len());
-        watch.did(lesson.exam.examples().tokens() as f64 * parameters);
+        watch.did(lesson.exam.examples().units() as f64 * work);
         let progress = self.epoch_done(watch);
         self.told(watch.tell(progress))
     }
@@ -148,7 +149,7 @@ impl<'a> Class<'a> {
             (self.position.epoch * steps + self.position.step, training.epochs * steps);
         let rate = learning_rate(step, all, training.warmup, training.learning_rate);
         let part = rows.len().div_ceil(training.parts.unwrap_or(1));
-        let mut sums: Vec<GradientsAccumulator<Trainee>> =
+        let mut sums: Vec<GradientsAccumulator<Trainee<S>>> =
             self.pupils.iter().map(|_| GradientsAccumulator::new()).collect();
         for (index, part) in rows.chunks(part).enumerate() {
             let share = part.len() as f64 / rows.len() as f64;
@@ -170,7 +171,7 @@ impl<'a> Class<'a> {
         }
         let pupils = std::mem::take(&mut self.pupils).into_iter().zip(&lesson.courses).zip(sums);
         let step =
-            |((pupil, course), mut sum): ((Pupil, &Course), GradientsAccumulator<Trainee>)| {
+            |((pupil, course), mut sum): ((Pupil<S>, &Course<S>), GradientsAccumulator<_>)| {
                 pupil.step(lesson, course, rate, sum.grads())
             };
         self.pupils = pupils.map(step).collect();
@@ -183,37 +184,36 @@ impl<'a> Class<'a> {
         let (lesson, device) = (self.lesson, &self.device);
         let mut batch = lesson.train.batch(rows);
         let masked = self.hide(&mut batch, step, part);
-        let truth = Truth::new(&batch, lesson.train, masked, device);
+        let truth = Truth::new(&batch, rows, lesson.train.labels(), masked, device);
         let said: Vec<Said> = self.forward(&batch);
         let progress = self.progress();
         let each = lesson.courses.iter().zip(&self.pupils).zip(&said);
-        let lost = |((course, pupil), own): ((&Course, &Pupil), &Said)| {
-            let taught = taught(course, pupil, &said, &batch, progress, device);
+        let lost = |((course, pupil), own): ((&Course<S>, &Pupil<S>), &Said)| {
+            let taught = taught(course, pupil, &said, (&batch, rows), progress, device);
             loss(course, &pupil.trainee, own, &taught, &truth, progress)
         };
         each.map(lost).collect()
     }
 
-    fn forward(&self, batch: &Batch) -> Vec<Said> {
+    fn forward(&self, batch: &<S::Examples as Dataset>::Batch) -> Vec<Said> {
         let courses = &self.lesson.courses;
         let inside =
-            |course: &Course| course.losses.looks_inside() || course.losses.words.is_some();
+            |course: &Course<S>| course.losses.looks_inside() || course.losses.words.is_some();
         let keep = if courses.iter().any(inside) { Keep::Layers } else { Keep::Answers };
-        let said = |(course, pupil): (&Course, &Pupil)| {
+        let said = |(course, pupil): (&Course<S>, &Pupil<S>)| {
             let mode = mode(course.int8, self.position.epoch);
-            let mode = crate::encoder::Mode { keep, ..mode };
-            pupil.trainee.encoder.forward(batch, &self.device, mode)
+            let mode = Mode { keep, ..mode };
+            pupil.trainee.network.forward(batch, &self.device, mode)
         };
         courses.iter().zip(&self.pupils).map(said).collect()
     }
 
     /// Hides words of `batch` where any pupil is to guess them.
-    fn hide(&self, batch: &mut Batch, step: usize, part: usize) -> Option<Masked> {
+    fn hide(&self, batch: &mut impl Batched, step: usize, part: usize) -> Option<Masked> {
         let words = self.lesson.courses.iter().find_map(|course| course.losses.words)?;
         let mask = self.lesson.mask?;
-        let vocabulary = self.pupils.first()?.best.architecture().vocabulary;
         let mut random = Random::new(self.lesson.seed, &format!("masked/{part}"), step);
-        Some(Masked::hide(batch, words.share, mask, vocabulary, &mut random))
+        batch.hide(words.share, mask, &mut random)
     }
 
     /// How much of the training is behind when this pass begins, 0 to 1.
@@ -231,9 +231,9 @@ impl<'a> Class<'a> {
             let mode = mode(course.int8, epoch);
             let (weights, encoder) = match (course.former(), &pupil.former) {
                 (Some(Former::Average(_)), Some(average)) => {
-                    (average.clone(), Encoder::new(average, &Device::flex()))
+                    (average.clone(), S::new(average, &Device::flex()))
                 }
-                _ => (pupil.weights(), pupil.trainee.encoder.valid()),
+                _ => (pupil.weights(), pupil.trainee.network.valid()),
             };
             let exam = self.lesson.exam;
             let answers: Option<Answers> =
@@ -289,7 +289,7 @@ impl<'a> Class<'a> {
 
 /// The passes that were measured in the numbers that the next one is measured in. What f32 scored says
 /// nothing about int8.
-fn comparable<'a>(history: &'a [Epoch], course: &Course) -> &'a [Epoch] {
+fn comparable<'a, S: Student>(history: &'a [Epoch], course: &Course<S>) -> &'a [Epoch] {
     match course.int8 {
         Some(rounding) if history.len() >= rounding.after_epochs => {
             &history[rounding.after_epochs..]
@@ -299,7 +299,7 @@ fn comparable<'a>(history: &'a [Epoch], course: &Course) -> &'a [Epoch] {
 }
 
 /// Passes since the best one.
-fn without_gain(history: &[Epoch], course: &Course) -> usize {
+fn without_gain<S: Student>(history: &[Epoch], course: &Course<S>) -> usize {
     let history = comparable(history, course);
     let best = history.iter().map(|epoch| epoch.score).fold(f32::NEG_INFINITY, f32::max);
     let place = history.iter().position(|epoch| epoch.score >= best);
@@ -310,11 +310,12 @@ fn without_gain(history: &[Epoch], course: &Course) -> usize {
 mod tests {
     use super::super::WordEmbeddings;
     use super::*;
+    use crate::encoder::Encoder;
     use crate::recipe::{Losses, Rounding};
 
     #[test]
     fn gain_is_counted_within_one_arithmetic() {
-        let course = |int8| Course {
+        let course = |int8| Course::<Encoder> {
             losses: Losses::labels(),
             teachers: Vec::new(),
             exits: None,

@@ -6,9 +6,8 @@ use super::masked::Masked;
 use super::pupil::Trainee;
 use super::taught::Taught;
 use super::{Course, Former};
-use crate::batches::{Batch, Examples};
-use crate::encoder::Said;
 use crate::features::{self, Tokens};
+use crate::interface::{Batched, Said, Student};
 use crate::losses;
 use crate::recipe::{Distance, Embedding, Losses};
 
@@ -17,27 +16,30 @@ pub(super) struct Truth {
     /// `[rows, 1]`, and 1 where a row has a label.
     labels: Tensor<2, Int>,
     known: Tensor<2>,
-    tokens: Tokens,
+    /// Which tokens count, where there are any.
+    tokens: Option<Tokens>,
     masked: Option<Masked>,
     device: Device,
 }
 
 impl Truth {
+    /// Of `batch`, which holds the examples `rows`, where the first of all examples have `labels`.
     pub(super) fn new(
-        batch: &Batch,
-        examples: &Examples,
+        batch: &impl Batched,
+        rows: &[usize],
+        labels: &[usize],
         masked: Option<Masked>,
         device: &Device,
     ) -> Truth {
-        let label = |&row: &usize| examples.labels.get(row).map(|&label| label as i64);
-        let labels: Vec<Option<i64>> = batch.rows.iter().map(label).collect();
-        let shape = [batch.rows.len(), 1];
+        let label = |&row: &usize| labels.get(row).map(|&label| label as i64);
+        let labels: Vec<Option<i64>> = rows.iter().map(label).collect();
+        let shape = [rows.len(), 1];
         let known = labels.iter().map(|label| if label.is_some() { 1.0 } else { 0.0 }).collect();
         let labels = labels.iter().map(|label| label.unwrap_or(0)).collect();
         Truth {
             labels: Tensor::from_data(TensorData::new::<i64, _>(labels, shape), device),
             known: Tensor::from_data(TensorData::new::<f32, _>(known, shape), device),
-            tokens: Tokens { mask: batch.mask(device), bias: batch.bias(device) },
+            tokens: batch.tokens(device),
             masked: masked.filter(|masked| !masked.is_empty()),
             device: device.clone(),
         }
@@ -46,11 +48,11 @@ impl Truth {
 
 /// What `trainee` loses by having `said` this, where its teachers say `taught` and `progress` of the
 /// training is behind; 0 where nothing compares.
-pub(super) fn loss(
-    course: &Course,
-    trainee: &Trainee,
+pub(super) fn loss<S: Student>(
+    course: &Course<S>,
+    trainee: &Trainee<S>,
     said: &Said,
-    taught: &[Taught],
+    taught: &[Taught<S>],
     truth: &Truth,
     progress: f64,
 ) -> Tensor<1> {
@@ -75,7 +77,9 @@ pub(super) fn loss(
     } else {
         vector_terms(&course.losses, trainee, said, taught, &mut sum);
     }
-    inside_terms(&course.losses, trainee, said, taught, truth, &mut sum);
+    if let Some(tokens) = &truth.tokens {
+        inside_terms(&course.losses, trainee, said, taught, tokens, &mut sum);
+    }
     word_terms(&course.losses, trainee, said, taught, truth, &mut sum);
     sum.0.unwrap_or_else(|| Tensor::zeros([1], &truth.device))
 }
@@ -96,7 +100,7 @@ impl Sum {
 }
 
 /// The label's part, where the pupil's own past takes the other one.
-fn label_weight(course: &Course, taught: &[Taught], progress: f64) -> f64 {
+fn label_weight<S: Student>(course: &Course<S>, taught: &[Taught<S>], progress: f64) -> f64 {
     let weight = course.losses.hard.unwrap_or(0.0);
     match course.former() {
         Some(Former::Progressive(last)) if !taught.is_empty() => weight * (1.0 - last * progress),
@@ -105,10 +109,10 @@ fn label_weight(course: &Course, taught: &[Taught], progress: f64) -> f64 {
 }
 
 /// Labels and softened distributions, for one answer.
-fn answer_terms(
+fn answer_terms<S>(
     terms: &Losses,
     logits: &Tensor<2>,
-    taught: &[Taught],
+    taught: &[Taught<S>],
     truth: &Truth,
     label_weight: f64,
     sum: &mut Sum,
@@ -127,7 +131,13 @@ fn answer_terms(
 }
 
 /// Sentence embeddings, one by one and against each other.
-fn vector_terms(terms: &Losses, trainee: &Trainee, said: &Said, taught: &[Taught], sum: &mut Sum) {
+fn vector_terms<S: Student>(
+    terms: &Losses,
+    trainee: &Trainee<S>,
+    said: &Said,
+    taught: &[Taught<S>],
+    sum: &mut Sum,
+) {
     let mut projections = trainee.embeddings.iter();
     for teacher in taught {
         let Some(theirs) = &teacher.embeddings else { continue };
@@ -159,12 +169,12 @@ fn apart(embedding: Embedding, ours: Tensor<2>, theirs: Tensor<2>) -> Tensor<1> 
 }
 
 /// Token vectors, attention scores and relations.
-fn inside_terms(
+fn inside_terms<S: Student>(
     terms: &Losses,
-    trainee: &Trainee,
+    trainee: &Trainee<S>,
     said: &Said,
-    taught: &[Taught],
-    truth: &Truth,
+    taught: &[Taught<S>],
+    tokens: &Tokens,
     sum: &mut Sum,
 ) {
     for teacher in taught.iter().filter(|teacher| !teacher.states.is_empty()) {
@@ -175,7 +185,7 @@ fn inside_terms(
                 sum.add(share, || {
                     let ours = projection.forward(ours[student].hidden.clone());
                     let theirs = theirs[teacher].hidden.clone();
-                    features::hidden(ours, theirs, hidden.distance, &truth.tokens)
+                    features::hidden(ours, theirs, hidden.distance, tokens)
                 });
             }
         }
@@ -187,7 +197,7 @@ fn inside_terms(
                 else {
                     continue;
                 };
-                sum.add(share, || features::attention(ours, theirs, &truth.tokens));
+                sum.add(share, || features::attention(ours, theirs, tokens));
             }
         }
         if let Some(relations) = terms.relations
@@ -197,18 +207,18 @@ fn inside_terms(
             )
         {
             sum.add(teacher.weight * relations.weight, || {
-                features::relations(ours, theirs, relations.heads, &truth.tokens)
+                features::relations(ours, theirs, relations.heads, tokens)
             });
         }
     }
 }
 
 /// Guesses of the hidden words.
-fn word_terms(
+fn word_terms<S: Student>(
     terms: &Losses,
-    trainee: &Trainee,
+    trainee: &Trainee<S>,
     said: &Said,
-    taught: &[Taught],
+    taught: &[Taught<S>],
     truth: &Truth,
     sum: &mut Sum,
 ) {
@@ -216,16 +226,16 @@ fn word_terms(
     else {
         return;
     };
-    let guesses = trainee.encoder.guesses(masked.of(last.hidden.clone(), &truth.device));
+    let hidden = masked.of(last.hidden.clone(), &truth.device);
+    let Some(guesses) = trainee.network.guesses(hidden) else { return };
     sum.add(words.hard, || features::words(guesses.clone(), masked.words(&truth.device)));
     for teacher in taught {
-        let (Some(encoder), Some(last)) = (&teacher.words, teacher.states.last()) else {
+        let (Some(network), Some(last)) = (&teacher.words, teacher.states.last()) else {
             continue;
         };
+        let theirs = masked.of(last.hidden.clone().inner(), &Device::flex());
+        let Some(theirs) = network.guesses(theirs).map(Tensor::from_inner) else { continue };
         sum.add(words.soft * teacher.weight, || {
-            let plain = Device::flex();
-            let theirs = masked.of(last.hidden.clone().inner(), &plain);
-            let theirs = Tensor::from_inner(encoder.guesses(theirs));
             losses::soft(guesses.clone(), theirs, words.temperature)
         });
     }

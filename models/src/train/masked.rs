@@ -9,8 +9,17 @@ use crate::seed::Random;
 const MASKED: f64 = 0.8;
 const EXCHANGED: f64 = 0.1;
 
+/// What stands for a hidden word, and what else may stand there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mask {
+    /// The id of the mask token.
+    pub(crate) id: u32,
+    /// How many ids there are.
+    pub(crate) words: usize,
+}
+
 /// Which tokens of a batch were hidden, and what they were.
-pub(super) struct Masked {
+pub(crate) struct Masked {
     /// Places in `[rows * tokens]`.
     places: Vec<i64>,
     words: Vec<i64>,
@@ -18,14 +27,8 @@ pub(super) struct Masked {
 
 impl Masked {
     /// Hides a `share` of the words of `batch`, and at least one: all tokens but the first and the last of
-    /// a row may be chosen. `mask` is the id of the mask token, `vocabulary` the number of ids.
-    pub(super) fn hide(
-        batch: &mut Batch,
-        share: f64,
-        mask: u32,
-        vocabulary: usize,
-        random: &mut Random,
-    ) -> Masked {
+    /// a row may be chosen.
+    pub(crate) fn hide(batch: &mut Batch, share: f64, mask: Mask, random: &mut Random) -> Masked {
         let inner = |place: &usize| {
             let column = place % batch.tokens;
             let kept = |place: usize| batch.mask.get(place).is_some_and(|&mask| mask > 0.0);
@@ -40,9 +43,9 @@ impl Masked {
         let words = chosen.iter().map(|&place| batch.ids[place]).collect();
         for &place in &chosen {
             match random.uniform() {
-                chance if chance < MASKED => batch.ids[place] = i64::from(mask),
+                chance if chance < MASKED => batch.ids[place] = i64::from(mask.id),
                 chance if chance < MASKED + EXCHANGED => {
-                    batch.ids[place] = random.below(vocabulary) as i64;
+                    batch.ids[place] = random.below(mask.words) as i64;
                 }
                 _ => {}
             }
@@ -71,6 +74,9 @@ impl Masked {
 mod tests {
     use super::*;
     use crate::batches::Examples;
+    use crate::interface::Dataset;
+
+    const MASK: Mask = Mask { id: 4, words: 50 };
 
     #[test]
     fn words_are_hidden_as_often_as_stated_and_never_the_frame() {
@@ -79,7 +85,7 @@ mod tests {
         let examples = Examples { rows, labels: Vec::new() };
         let mut batch = examples.batch(&(0..200).collect::<Vec<_>>());
         let whole = batch.clone();
-        let masked = Masked::hide(&mut batch, 0.15, 4, 50, &mut Random::new(1, "test", 0));
+        let masked = Masked::hide(&mut batch, 0.15, MASK, &mut Random::new(1, "test", 0));
         let candidates: usize = examples.rows.iter().map(|row| row.len() - 2).sum();
         let share = masked.places.len() as f64 / candidates as f64;
         // About 3,000 words: four standard errors of 0.15.
@@ -97,8 +103,8 @@ mod tests {
     fn at_least_one_word_is_hidden_and_none_where_there_is_none() {
         let examples = Examples { rows: vec![vec![2, 9, 3], vec![2, 3]], labels: Vec::new() };
         let mut random = Random::new(1, "test", 0);
-        let masked = Masked::hide(&mut examples.batch(&[0]), 0.01, 4, 50, &mut random);
+        let masked = Masked::hide(&mut examples.batch(&[0]), 0.01, MASK, &mut random);
         assert_eq!((masked.places.len(), &masked.words[..]), (1, &[9][..]));
-        assert!(Masked::hide(&mut examples.batch(&[1]), 0.9, 4, 50, &mut random).is_empty());
+        assert!(Masked::hide(&mut examples.batch(&[1]), 0.9, MASK, &mut random).is_empty());
     }
 }

@@ -16,30 +16,31 @@ mod workers;
 use std::path::Path;
 
 use crate::answers::Answers;
-use crate::batches::Examples;
 use crate::checkpoint::{Checkpoint, Trained};
 use crate::encoder::Encoder;
 use crate::error::Result;
 use crate::exam::Exam;
+use crate::interface::{Dataset, Sizes, Student};
 use crate::progress::{Stage, Watch};
 use crate::recipe::{Exits, Losses, Rounding, Training};
 use crate::seed::Random;
 use crate::weights::Weights;
 
 use class::Class;
+pub(crate) use masked::{Mask, Masked};
 pub(crate) use workers::Workers;
 
 /// What is learned, from what, and how; none of it changes during a training.
-pub(crate) struct Lesson<'a> {
+pub(crate) struct Lesson<'a, S: Student = Encoder> {
     pub(crate) stage: Stage,
     pub(crate) training: &'a Training,
     pub(crate) seed: u64,
-    pub(crate) train: &'a Examples,
-    pub(crate) exam: &'a Exam,
+    pub(crate) train: &'a S::Examples,
+    pub(crate) exam: &'a Exam<S::Examples>,
     /// One a pupil. They see the same batches, and may learn from each other.
-    pub(crate) courses: Vec<Course<'a>>,
-    /// The id of the token that stands for a masked word, where words are guessed.
-    pub(crate) mask: Option<u32>,
+    pub(crate) courses: Vec<Course<'a, S>>,
+    /// What stands for a hidden word, where words are guessed.
+    pub(crate) mask: Option<Mask>,
     /// Everything that the result depends on, hashed.
     pub(crate) key: &'a str,
     /// Where an unfinished training is kept.
@@ -47,32 +48,32 @@ pub(crate) struct Lesson<'a> {
 }
 
 /// What one pupil is held to.
-pub(crate) struct Course<'a> {
+pub(crate) struct Course<'a, S: Student = Encoder> {
     pub(crate) losses: Losses,
-    pub(crate) teachers: Vec<Teaching<'a>>,
+    pub(crate) teachers: Vec<Teaching<'a, S>>,
     pub(crate) exits: Option<Exits>,
     pub(crate) int8: Option<Rounding>,
     pub(crate) words: WordEmbeddings,
 }
 
 /// Someone who teaches, and how much that counts.
-pub(crate) struct Teaching<'a> {
-    pub(crate) who: Who<'a>,
+pub(crate) struct Teaching<'a, S: Student = Encoder> {
+    pub(crate) who: Who<'a, S>,
     pub(crate) weight: f64,
 }
 
 /// Someone who teaches.
-pub(crate) enum Who<'a> {
+pub(crate) enum Who<'a, S: Student = Encoder> {
     /// A finished model, by its kept answers about the training examples.
     Answers(&'a Answers),
-    /// A finished encoder on the plain CPU device, by what it makes of each batch inside.
-    Inside(&'a Encoder),
+    /// A finished network on the plain CPU device, by what it makes of each batch inside.
+    Inside(&'a S),
     /// Another pupil of the class, as it is in this step.
     Peer(usize),
     /// The pupil as it was.
     Former(Former),
     /// The same pupil in other processes.
-    Workers(&'a Workers),
+    Workers(&'a Workers<S>),
 }
 
 /// As it was when.
@@ -113,12 +114,12 @@ pub enum Resume {
 /// [`Error::Interrupted`](crate::Error::Interrupted) where the caller said stop, after a checkpoint;
 /// [`Error::Diverged`](crate::Error::Diverged); [`Error::Checkpoint`](crate::Error::Checkpoint) where
 /// there is none to continue from.
-pub(crate) fn train(
-    lesson: &Lesson,
-    first: Vec<Weights>,
+pub(crate) fn train<S: Student>(
+    lesson: &Lesson<S>,
+    first: Vec<Weights<S::Sizes>>,
     resume: Resume,
     watch: &mut Watch,
-) -> Result<Vec<Trained>> {
+) -> Result<Vec<Trained<S::Sizes>>> {
     let found = match resume {
         Resume::Yes => Checkpoint::load(lesson.checkpoint, lesson.key)?,
         Resume::No => None,
@@ -136,10 +137,11 @@ pub(crate) fn train(
     Ok(class.finish())
 }
 
-impl Lesson<'_> {
-    /// Multiply-adds of one pass of one pupil: three for each weight and token, one where only measured.
-    pub(crate) fn work_per_epoch(&self, encoder_parameters: usize) -> f64 {
-        (3 * self.train.tokens() + self.exam.examples().tokens()) as f64 * encoder_parameters as f64
+impl<S: Student> Lesson<'_, S> {
+    /// Multiply-adds of one pass of a pupil of `sizes`: three times as many for what it learns from as for
+    /// what it is only measured on.
+    pub(crate) fn work_per_epoch(&self, sizes: &S::Sizes) -> f64 {
+        (3 * self.train.units() + self.exam.examples().units()) as f64 * sizes.work()
     }
 
     /// The rows of each step of pass `epoch`.
@@ -149,7 +151,7 @@ impl Lesson<'_> {
     }
 }
 
-impl Course<'_> {
+impl<S: Student> Course<'_, S> {
     /// How its pupil relates to its own past, where that teaches.
     fn former(&self) -> Option<Former> {
         self.teachers.iter().find_map(|teaching| match teaching.who {

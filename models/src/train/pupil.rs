@@ -1,4 +1,4 @@
-//! One encoder in the middle of a lesson, with its optimizer and what it is compared through.
+//! One network in the middle of a lesson, with its optimizer and what it is compared through.
 
 use burn::module::{Module, Param, ParamGroup, ParamId};
 use burn::nn::Linear;
@@ -8,20 +8,20 @@ use burn::tensor::{Bytes, Device, Tensor, TensorData};
 use super::{Course, Former, Lesson, Who, WordEmbeddings};
 use crate::checkpoint::PupilState;
 use crate::clip::clip;
-use crate::encoder::{Encoder, Mode, arrays};
 use crate::error::{Error, Result};
+use crate::interface::{Mode, Sizes, Student, arrays};
 use crate::recipe::Rounding;
 use crate::rounding::Arithmetic;
 use crate::seed::Random;
 use crate::weights::{Array, Weights};
 
-/// Parameter ids of the projections start here, far above those of any encoder.
+/// Parameter ids of the projections start here, far above those of any network.
 const FIRST_PROJECTION: u64 = 1 << 32;
 
-/// What is trained: the encoder, and the projections that are thrown away afterwards.
+/// What is trained: the network, and the projections that are thrown away afterwards.
 #[derive(Module, Debug)]
-pub(super) struct Trainee {
-    pub(super) encoder: Encoder,
+pub(super) struct Trainee<S: Module> {
+    pub(super) network: S,
     /// One for each pair of layers whose token vectors are compared.
     pub(super) hidden: Vec<Linear>,
     /// One for each teacher whose kept embeddings are of another width.
@@ -29,24 +29,29 @@ pub(super) struct Trainee {
 }
 
 /// A trainee, its optimizer, and the weights that it leaves behind.
-pub(super) struct Pupil {
-    pub(super) trainee: Trainee,
+pub(super) struct Pupil<S: Student> {
+    pub(super) trainee: Trainee<S>,
     optimizer: ModuleOptimizer,
     /// The weights with the best measurement so far; those it started from before the first pass.
-    pub(super) best: Weights,
+    pub(super) best: Weights<S::Sizes>,
     /// Itself as it was, where that teaches it.
-    pub(super) former: Option<Weights>,
+    pub(super) former: Option<Weights<S::Sizes>>,
 }
 
-impl Trainee {
+impl<S: Student> Trainee<S> {
     /// `weights` on `device`, with new projections for `course`.
-    fn new(weights: &Weights, course: &Course, seed: u64, device: &Device) -> Trainee {
-        let encoder = Encoder::new(weights, device);
-        let encoder = match course.words {
-            WordEmbeddings::Frozen => encoder.with_frozen_words(),
-            WordEmbeddings::Trained => encoder,
+    fn new(
+        weights: &Weights<S::Sizes>,
+        course: &Course<S>,
+        seed: u64,
+        device: &Device,
+    ) -> Trainee<S> {
+        let network = S::new(weights, device);
+        let network = match course.words {
+            WordEmbeddings::Frozen => network.with_frozen_words(),
+            WordEmbeddings::Trained => network,
         };
-        let width = weights.architecture().hidden;
+        let width = weights.sizes().width();
         let mut next = FIRST_PROJECTION;
         let mut projection = |input: usize, output: usize| {
             let mut random = Random::new(seed, "projection", (next - FIRST_PROJECTION) as usize);
@@ -66,12 +71,12 @@ impl Trainee {
         let hidden = (0..pairs).map(|_| projection(width, width)).collect();
         let others = other_widths(course, width);
         let embeddings = others.into_iter().map(|other| projection(width, other)).collect();
-        Trainee { encoder, hidden, embeddings }
+        Trainee { network, hidden, embeddings }
     }
 }
 
 /// The widths of kept embeddings that differ from `width`, in the order of the teachers.
-fn other_widths(course: &Course, width: usize) -> Vec<usize> {
+fn other_widths<S: Student>(course: &Course<S>, width: usize) -> Vec<usize> {
     let widths = course.teachers.iter().filter_map(|teaching| match teaching.who {
         Who::Answers(answers) => answers.embeddings.as_ref().map(|array| array.shape[1]),
         _ => None,
@@ -93,8 +98,13 @@ fn parameter<const D: usize>(
     parameter
 }
 
-impl Pupil {
-    pub(super) fn new(lesson: &Lesson, course: &Course, first: Weights, device: &Device) -> Pupil {
+impl<S: Student> Pupil<S> {
+    pub(super) fn new(
+        lesson: &Lesson<S>,
+        course: &Course<S>,
+        first: Weights<S::Sizes>,
+        device: &Device,
+    ) -> Pupil<S> {
         Pupil {
             trainee: Trainee::new(&first, course, lesson.seed, device),
             optimizer: optimizer(lesson),
@@ -107,11 +117,11 @@ impl Pupil {
     }
 
     pub(super) fn resume(
-        lesson: &Lesson,
-        course: &Course,
-        state: PupilState,
+        lesson: &Lesson<S>,
+        course: &Course<S>,
+        state: PupilState<S::Sizes>,
         device: &Device,
-    ) -> Result<Pupil> {
+    ) -> Result<Pupil<S>> {
         let record = Bytes::from_bytes_vec(state.optimizer);
         let fault =
             |reason: String| Error::Checkpoint { path: lesson.checkpoint.to_owned(), reason };
@@ -137,13 +147,13 @@ impl Pupil {
         Ok(Pupil { trainee, optimizer, best: state.best, former: state.former })
     }
 
-    pub(super) fn state(&self, lesson: &Lesson) -> Result<PupilState> {
+    pub(super) fn state(&self, lesson: &Lesson<S>) -> Result<PupilState<S::Sizes>> {
         let record = self.optimizer.into_bytes().map_err(|error| Error::Checkpoint {
             path: lesson.checkpoint.to_owned(),
             reason: error.to_string(),
         })?;
         let mut projections = arrays(&self.trainee);
-        projections.retain(|name, _| !name.starts_with("encoder."));
+        projections.retain(|name, _| !name.starts_with("network."));
         Ok(PupilState {
             weights: self.weights(),
             best: self.best.clone(),
@@ -154,22 +164,22 @@ impl Pupil {
     }
 
     /// The weights as they are now.
-    pub(super) fn weights(&self) -> Weights {
-        self.trainee.encoder.weights(self.best.architecture())
+    pub(super) fn weights(&self) -> Weights<S::Sizes> {
+        self.trainee.network.weights(self.best.sizes())
     }
 
     /// One step down `gradients`, which are cut to the recipe's norm first.
     pub(super) fn step(
         mut self,
-        lesson: &Lesson,
-        course: &Course,
+        lesson: &Lesson<S>,
+        course: &Course<S>,
         rate: f64,
         gradients: GradientsParams,
-    ) -> Pupil {
+    ) -> Pupil<S> {
         let gradients = clip(gradients, &self.trainee, lesson.training.clip_norm);
         self.trainee = self.optimizer.step(rate, self.trainee, gradients);
         if let (Some(Former::Average(decay)), Some(former)) = (course.former(), &mut self.former) {
-            former.move_towards(&self.trainee.encoder.weights(self.best.architecture()), decay);
+            former.move_towards(&self.trainee.network.weights(self.best.sizes()), decay);
         }
         self
     }
@@ -188,8 +198,8 @@ fn restore<const D: usize>(parameter: &mut Param<Tensor<D>>, array: Array, devic
     parameter.id = id;
 }
 
-/// AdamW with decay on the matrices only.
-fn optimizer(lesson: &Lesson) -> ModuleOptimizer {
+/// AdamW with decay on matrices and kernels only.
+fn optimizer(lesson: &Lesson<impl Student>) -> ModuleOptimizer {
     // The default epsilon of 1e-5 is larger than the gradients of a fine-tuning.
     let plain = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(0.0);
     let decaying = plain.clone().with_weight_decay(lesson.training.weight_decay);

@@ -4,49 +4,51 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::pupil::Pupil;
 use super::{Course, Former, Teaching, Who};
-use crate::batches::Batch;
-use crate::encoder::{Attention, Encoder, Keep, Mode, Said, State};
+use crate::interface::{Attention, Dataset, Keep, Mode, Said, State, Student};
 use crate::weights::Array;
 
+/// What a student reads in one step.
+type Batch<S> = <<S as Student>::Examples as Dataset>::Batch;
+
 /// What one teacher says, and how much it counts; a teacher need not speak about everything.
-pub(super) struct Taught {
+pub(super) struct Taught<S> {
     pub(super) weight: f64,
     pub(super) logits: Option<Tensor<2>>,
     pub(super) embeddings: Option<Tensor<2>>,
     pub(super) states: Vec<State>,
     /// Its guesses of the masked words, as a function of token vectors.
-    pub(super) words: Option<Encoder>,
+    pub(super) words: Option<S>,
 }
 
-/// What the teachers of `course` say about `batch`, where `said` is what the pupils say and `progress`
-/// the share of the training that is behind, 0 to 1.
-pub(super) fn taught(
-    course: &Course,
-    pupil: &Pupil,
+/// What the teachers of `course` say about `batch`, which holds the examples `rows`, where `said` is what
+/// the pupils say and `progress` the share of the training that is behind, 0 to 1.
+pub(super) fn taught<S: Student>(
+    course: &Course<S>,
+    pupil: &Pupil<S>,
     said: &[Said],
-    batch: &Batch,
+    (batch, rows): (&Batch<S>, &[usize]),
     progress: f64,
     device: &Device,
-) -> Vec<Taught> {
-    let by = |teaching: &Teaching| {
+) -> Vec<Taught<S>> {
+    let by = |teaching: &Teaching<S>| {
         let weight = teaching.weight;
         match &teaching.who {
             Who::Answers(answers) => {
-                let rows = |array: &Array| {
-                    let rows = array.rows(&batch.rows);
-                    Tensor::<2>::from_data(TensorData::new(rows.values, rows.shape), device)
+                let answers_to = |array: &Array| {
+                    let Array { shape, values } = array.rows(rows);
+                    Tensor::<2>::from_data(TensorData::new(values, shape), device)
                 };
                 vec![Taught {
-                    logits: answers.logits.as_ref().map(rows),
-                    embeddings: answers.embeddings.as_ref().map(rows),
+                    logits: answers.logits.as_ref().map(answers_to),
+                    embeddings: answers.embeddings.as_ref().map(answers_to),
                     ..silent(weight)
                 }]
             }
-            Who::Inside(encoder) => {
+            Who::Inside(network) => {
                 let mode = Mode { keep: Keep::Layers, ..Mode::default() };
-                let said = encoder.forward(batch, &Device::flex(), mode);
+                let said = network.forward(batch, &Device::flex(), mode);
                 let states = said.states.into_iter().map(lifted).collect();
-                vec![Taught { states, words: Some((*encoder).clone()), ..silent(weight) }]
+                vec![Taught { states, words: Some((*network).clone()), ..silent(weight) }]
             }
             Who::Peer(peer) => vec![overheard(&said[*peer], weight)],
             Who::Former(former) => {
@@ -55,29 +57,28 @@ pub(super) fn taught(
                     Former::Average(_) | Former::Snapshot(_) => weight,
                 };
                 let former = pupil.former.as_ref();
-                former.map(|weights| asked(&on_cpu(weights), batch, weight)).into_iter().collect()
+                former
+                    .map(|weights| asked(&S::new(weights, &Device::flex()), batch, weight))
+                    .into_iter()
+                    .collect()
             }
             Who::Workers(workers) => {
                 let others = workers.listened();
                 let weight = weight / others.len().max(1) as f64;
-                others.iter().map(|encoder| asked(encoder, batch, weight)).collect()
+                others.iter().map(|network| asked(network, batch, weight)).collect()
             }
         }
     };
     course.teachers.iter().flat_map(by).collect()
 }
 
-fn on_cpu(weights: &crate::weights::Weights) -> Encoder {
-    Encoder::new(weights, &Device::flex())
-}
-
-fn silent(weight: f64) -> Taught {
+fn silent<S>(weight: f64) -> Taught<S> {
     Taught { weight, logits: None, embeddings: None, states: Vec::new(), words: None }
 }
 
-/// The answers of an encoder on the plain CPU device.
-fn asked(encoder: &Encoder, batch: &Batch, weight: f64) -> Taught {
-    let said = encoder.forward(batch, &Device::flex(), Mode::default());
+/// The answers of a network on the plain CPU device.
+fn asked<S: Student>(network: &S, batch: &Batch<S>, weight: f64) -> Taught<S> {
+    let said = network.forward(batch, &Device::flex(), Mode::default());
     Taught {
         logits: said.logits.into_iter().next_back().map(Tensor::from_inner),
         embeddings: Some(Tensor::from_inner(said.embeddings)),
@@ -86,7 +87,7 @@ fn asked(encoder: &Encoder, batch: &Batch, weight: f64) -> Taught {
 }
 
 /// What another pupil says in this step.
-fn overheard(said: &Said, weight: f64) -> Taught {
+fn overheard<S>(said: &Said, weight: f64) -> Taught<S> {
     let detached = |state: &State| State {
         hidden: state.hidden.clone().detach(),
         attention: state.attention.clone().map(|inside| Attention {

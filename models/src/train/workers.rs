@@ -12,46 +12,47 @@ use serde::{Deserialize, Serialize};
 use crate::encoder::Encoder;
 use crate::error::Result;
 use crate::files;
+use crate::interface::Student;
 use crate::recipe::CoDistil;
-use crate::weights::{self, Architecture, Weights};
+use crate::weights::{self, Weights};
 
 /// Exchanges that a worker may be behind before the others stop listening to it: what is lost teaches
 /// what everybody has outgrown.
 const PATIENCE: usize = 10;
 
 /// One process's place among the others.
-pub(crate) struct Workers {
+pub(crate) struct Workers<S: Student = Encoder> {
     folder: PathBuf,
     me: usize,
     plan: CoDistil,
     /// What the others must have in common with this process: recipe, data and teacher, hashed.
     key: String,
-    heard: RefCell<Vec<Heard>>,
+    heard: RefCell<Vec<Heard<S>>>,
 }
 
 /// What is known of another worker.
-struct Heard {
+struct Heard<S> {
     worker: usize,
     step: usize,
-    encoder: Encoder,
+    network: S,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Header {
+struct Header<Z> {
     key: String,
     step: usize,
-    architecture: Architecture,
+    sizes: Z,
 }
 
-impl Workers {
+impl<S: Student> Workers<S> {
     /// Worker `me` of `plan`, whose files lie in `folder`.
-    pub(crate) fn new(folder: PathBuf, me: usize, plan: CoDistil, key: String) -> Workers {
+    pub(crate) fn new(folder: PathBuf, me: usize, plan: CoDistil, key: String) -> Workers<S> {
         Workers { folder, me, plan, key, heard: RefCell::default() }
     }
 
-    /// The others' encoders, as they were last heard of; none before the burn-in ends.
-    pub(super) fn listened(&self) -> Vec<Encoder> {
-        self.heard.borrow().iter().map(|heard| heard.encoder.clone()).collect()
+    /// The others' networks, as they were last heard of; none before the burn-in ends.
+    pub(super) fn listened(&self) -> Vec<S> {
+        self.heard.borrow().iter().map(|heard| heard.network.clone()).collect()
     }
 
     /// Where step `step` is one for an exchange: leaves `weights` for the others, and reads what they
@@ -59,7 +60,11 @@ impl Workers {
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) where the folder cannot be written.
-    pub(super) fn exchange(&self, step: usize, weights: impl FnOnce() -> Weights) -> Result<()> {
+    pub(super) fn exchange(
+        &self,
+        step: usize,
+        weights: impl FnOnce() -> Weights<S::Sizes>,
+    ) -> Result<()> {
         if !step.is_multiple_of(self.plan.every) {
             return Ok(());
         }
@@ -70,9 +75,8 @@ impl Workers {
         Ok(())
     }
 
-    fn leave(&self, step: usize, weights: &Weights) -> Result<()> {
-        let architecture = weights.architecture();
-        let header = Header { key: self.key.clone(), step, architecture };
+    fn leave(&self, step: usize, weights: &Weights<S::Sizes>) -> Result<()> {
+        let header = Header { key: self.key.clone(), step, sizes: weights.sizes().clone() };
         let header = serde_json::to_string(&header).expect("plain numbers are JSON");
         let tensors =
             weights.arrays().iter().map(|(name, array)| (name.clone(), weights::view(array)));
@@ -83,11 +87,11 @@ impl Workers {
         let mut heard = self.heard.borrow_mut();
         for worker in (0..self.plan.workers).filter(|&worker| worker != self.me) {
             let known = heard.iter().find(|heard| heard.worker == worker).map(|heard| heard.step);
-            let Some((header, weights)) = self.read(&self.path(worker)) else { continue };
-            if known != Some(header.step) {
+            let Some((left_at, weights)) = self.read(&self.path(worker)) else { continue };
+            if known != Some(left_at) {
                 heard.retain(|heard| heard.worker != worker);
-                let encoder = Encoder::new(&weights, &Device::flex());
-                heard.push(Heard { worker, step: header.step, encoder });
+                let network = S::new(&weights, &Device::flex());
+                heard.push(Heard { worker, step: left_at, network });
             }
         }
         heard.retain(|heard| heard.step + PATIENCE * self.plan.every >= step);
@@ -95,15 +99,16 @@ impl Workers {
         heard.sort_by_key(|heard| heard.worker);
     }
 
-    fn read(&self, path: &Path) -> Option<(Header, Weights)> {
+    /// What another left at `path`, and at which step.
+    fn read(&self, path: &Path) -> Option<(usize, Weights<S::Sizes>)> {
         let bytes = std::fs::read(path).ok()?;
-        let header: Header =
+        let header: Header<S::Sizes> =
             serde_json::from_str(&weights::metadata(&bytes, "worker").ok()?).ok()?;
         if header.key != self.key {
             return None;
         }
-        let weights = Weights::new(header.architecture, weights::arrays(&bytes, "").ok()?).ok()?;
-        Some((header, weights))
+        let weights = Weights::new(header.sizes, weights::arrays(&bytes, "").ok()?).ok()?;
+        Some((header.step, weights))
     }
 
     fn path(&self, worker: usize) -> PathBuf {

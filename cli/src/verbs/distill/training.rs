@@ -183,7 +183,7 @@ fn summary(report: &Report, distill: &Distill) -> String {
             100.0 * report.encoder_share
         )
     });
-    let alarms: String = report.alarms.iter().map(|alarm| format!("warning: {alarm}\n")).collect();
+    let alarms = warnings(&report.alarms);
     let student = distill.output.join("student.onnx");
     format!("{}{kept}{alarms}{}\n", table(&rows), student.display())
 }
@@ -205,20 +205,25 @@ fn signals_summary(report: &signals::Report, distill: &Distill) -> String {
         .chain(alone)
         .collect();
     format!(
-        "{}the student keeps {:.1} % of the accuracy with {:.1} % of the parameters\n{}{}\n",
+        "{}the student keeps {:.1} % of the accuracy with {:.1} % of the parameters\n{}{}{}\n",
         table(&rows),
         100.0 * report.retention,
         100.0 * report.student.parameters as f64 / report.teacher.parameters as f64,
         gain(report),
+        warnings(&report.alarms),
         distill.output.join("student.onnx").display()
     )
 }
 
-/// What the teacher brought, or that it brought nothing.
+/// What the teacher brought, where it brought anything; that it brought nothing is an alarm.
 fn gain(report: &signals::Report) -> String {
     let Some(alone) = &report.baseline else { return String::new() };
     match 100.0 * (report.student.validation.accuracy - alone.validation.accuracy) {
         points if points > 0.0 => format!("the teacher brought it {points:.2} points\n"),
-        points => format!("warning: the teacher brought it nothing ({points:.2} points)\n"),
+        _ => String::new(),
     }
+}
+
+fn warnings(alarms: &[String]) -> String {
+    alarms.iter().map(|alarm| format!("warning: {alarm}\n")).collect()
 }

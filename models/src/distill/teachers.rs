@@ -1,0 +1,153 @@
+//! Who teaches: the recipe's first teacher, fine-tuned where that is asked for, and any further ones; and
+//! what they say.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use super::{Run, course};
+use crate::answers::Answers;
+use crate::artefacts::Taught;
+use crate::batches::Examples;
+use crate::checkpoint::Trained;
+use crate::error::{Error, Result};
+use crate::export::{self, Outputs};
+use crate::files;
+use crate::inputs::hash;
+use crate::interface::Dataset;
+use crate::interview::{self, interview};
+use crate::progress::{Stage, Watch};
+use crate::recipe::{Data, FurtherTeacher, Gives, Losses, Words};
+use crate::stages::{Asked, json};
+use crate::tokens;
+use crate::train::{Course, Lesson, WordEmbeddings};
+
+/// What a teacher says about the training texts.
+pub(super) struct Speaker {
+    /// What that depends on, hashed.
+    pub(super) key: String,
+    pub(super) answers: Answers,
+    /// How much it counts.
+    pub(super) weight: f64,
+}
+
+impl Run<'_> {
+    /// The teacher, ready to teach; none where the scheme has none or it learns along.
+    pub(super) fn teacher(&self, watch: &mut Watch) -> Result<Option<Trained>> {
+        let Run { recipe, inputs, .. } = self;
+        let sentences = matches!(recipe.data, Data::Sentences(_));
+        let Some(training) = &recipe.teacher.training else {
+            let as_it_is =
+                || Trained { weights: inputs.first.clone(), history: Vec::new(), seconds: 0.0 };
+            return Ok((sentences && recipe.scheme.has_teacher()).then(as_it_is));
+        };
+        let settings = json(&(training, recipe.seed, recipe.max_tokens));
+        let key = hash(&[
+            b"teacher",
+            &inputs.teacher.checkpoint,
+            &inputs.teacher.tokenizer,
+            settings.as_bytes(),
+            inputs.facts.train_blake3.as_bytes(),
+            inputs.facts.validation_blake3.as_bytes(),
+            json(&recipe.data).as_bytes(),
+        ]);
+        let words = recipe.losses.words.map(|words| Words { hard: 1.0, soft: 0.0, ..words });
+        let course = match sentences {
+            false => Course { words: WordEmbeddings::Frozen, ..course(Losses::labels()) },
+            true => course(Losses { words, ..Losses::default() }),
+        };
+        let lesson = Lesson {
+            stage: Stage::Teacher,
+            training,
+            seed: recipe.seed,
+            train: &inputs.of_teacher.originals(),
+            exam: &inputs.of_teacher.exam,
+            courses: vec![course],
+            mask: inputs.of_teacher.mask,
+            key: &key,
+            checkpoint: &self.stages.checkpoint(Stage::Teacher, "unfinished"),
+        };
+        let first = || Ok(vec![inputs.first.clone()]);
+        let mut trained = self.stages.learn(&lesson, first, watch)?;
+        Ok(trained.pop())
+    }
+
+    /// What `teacher` says about the training texts, asked once and kept; and what is known of it.
+    pub(super) fn ask(&self, teacher: &Trained, watch: &mut Watch) -> Result<(Speaker, Taught)> {
+        let reading = &self.inputs.of_teacher;
+        let exam = reading.exam.examples();
+        let trial = reading.trial.as_ref();
+        let mut rows: Vec<&[u32]> = Vec::new();
+        let trials = trial.iter().flat_map(|trial| [&trial.train, &trial.validation]);
+        for examples in [&reading.all, exam].into_iter().chain(trials) {
+            rows.extend(examples.rows.iter().map(Vec::as_slice));
+        }
+        let gives = match teacher.weights.architecture().labels {
+            0 => interview::Gives::Embedding,
+            _ => interview::Gives::Both,
+        };
+        let onnx =
+            export::graph(&self.recipe.name, &teacher.weights, Outputs::Answers, &[]).to_onnx();
+        let path = self.stages.checkpoint(Stage::Teacher, "asked").with_extension("onnx");
+        let model = || files::write(&path, &onnx).map(|()| path.clone());
+        let (key, Asked { answers, seconds }) =
+            self.interview(&onnx, model, &rows, gives, watch)?;
+        let mut at = 0;
+        let mut next = |examples: &Examples| {
+            let part = answers.rows(at, examples.len());
+            at += examples.len();
+            part
+        };
+        let train = next(&reading.all);
+        let validation = next(exam);
+        let trial = trial.map(|trial| [next(&trial.train), next(&trial.validation)]);
+        let architecture = teacher.weights.architecture();
+        let taught = Taught { architecture, validation, trial, seconds };
+        Ok((Speaker { key, answers: train, weight: 1.0 }, taught))
+    }
+
+    /// What the recipe's further teachers say about the training texts.
+    pub(super) fn ask_further(&self, watch: &mut Watch) -> Result<Vec<Speaker>> {
+        let ask = |further: &FurtherTeacher| {
+            let [onnx, tokenizer] =
+                [&further.onnx, &further.tokenizer].map(|path| self.recipe.resolve(path));
+            let read = |path: &Path| std::fs::read(path).map_err(Error::io("read", path));
+            let tokenizer = read(&tokenizer)?;
+            let rows = tokens::rows(&tokenizer, &self.inputs.texts, self.recipe.max_tokens)?;
+            let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+            let gives = match further.gives {
+                Gives::Logits => interview::Gives::Logits,
+                Gives::Embedding => interview::Gives::Embedding,
+            };
+            let bytes = read(&onnx)?;
+            let (key, Asked { answers, .. }) =
+                self.interview(&bytes, || Ok(onnx.clone()), &rows, gives, watch)?;
+            let labels = self.inputs.labels.len();
+            match answers.logits.as_ref().map(|logits| logits.shape[1]) {
+                Some(width) if width != labels => Err(Error::Further {
+                    path: onnx,
+                    reason: format!("it gives {width} logits, the data has {labels} labels"),
+                }),
+                _ => Ok(Speaker { key, answers, weight: further.weight }),
+            }
+        };
+        self.recipe.further_teachers.iter().map(ask).collect()
+    }
+
+    /// What the model `onnx`, which `path` puts into a file, says about `rows`, from the output folder where
+    /// it has been asked before; with the key of that.
+    fn interview(
+        &self,
+        onnx: &[u8],
+        path: impl FnOnce() -> Result<PathBuf>,
+        rows: &[&[u32]],
+        gives: interview::Gives,
+        watch: &mut Watch,
+    ) -> Result<(String, Asked)> {
+        let key = hash(&[b"interview", onnx, json(&rows).as_bytes()]);
+        let ask = |each: &mut dyn FnMut(usize, usize) -> ControlFlow<()>| {
+            interview(&path()?, rows, gives, each)
+        };
+        let asked = self.stages.ask(&key, self.inputs.answers_work(), ask, watch)?;
+        Ok((key, asked))
+    }
+}
