@@ -36,7 +36,7 @@ mod window;
 pub use attention::{Heads, KeysValues, attention, pack_keys_values};
 pub use conv::{
     DepthwiseF32, DepthwiseI8, Finish, Residual, Target, View, conv_f32, conv_i8, depthwise_f32,
-    depthwise_i8, patch_len, range_of_image, round_image,
+    depthwise_i8, patch_len,
 };
 pub use cpu::Cpu;
 pub use embed::{Embeddings, NoEmbedding, WordTable, embed, gather_row};
@@ -50,7 +50,8 @@ pub use pack::{
 };
 pub use pointwise::{Function, Pointwise, SIGMOID_ERROR, pointwise};
 pub use quantize::{
-    RowScale, quantize_columns, quantize_rows, quantize_with, range_of_tensor, step_of_weights,
+    RowScale, quantize_columns, quantize_rows, quantize_with, range_of_tensor, round_image,
+    step_of_weights,
 };
 pub use threads::{PerThread, Rows, RowsMut, Threads};
 pub use widen::{

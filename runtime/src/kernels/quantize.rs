@@ -4,6 +4,22 @@ use super::cpu::{Cpu, per_cpu};
 use super::lanes;
 use super::pack::quantized_width;
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+
+/// Calls a function of [`aarch64`] and returns, where `$cpu` has NEON: compiled from the scalar form, rows of
+/// few numbers take three times the instructions.
+macro_rules! by_neon {
+    ($cpu:expr, $function:ident($($argument:expr),*)) => {
+        #[cfg(target_arch = "aarch64")]
+        if $cpu != Cpu::scalar() {
+            // SAFETY: a `Cpu` of the other levels exists only where there is NEON, which the architecture includes.
+            #[allow(unsafe_code)]
+            return unsafe { aarch64::$function($($argument),*) };
+        }
+    };
+}
+
 /// Rows whose ranges are found before the first of them is quantized: the steps of one row wait for each other,
 /// those of several do not.
 const TOGETHER: usize = 4;
@@ -81,6 +97,7 @@ pub fn quantize_rows(cpu: Cpu, x: &[f32], k: usize, quantized: &mut [u8], rows: 
         rows.len() * quantized_width(k),
         "quantized is [m, quantized_width(k)]"
     );
+    by_neon!(cpu, quantize_rows(x, k, quantized, rows));
     #[inline(always)]
     fn body(x: &[f32], k: usize, quantized: &mut [u8], rows: &mut [RowScale]) {
         let width = quantized_width(k);
@@ -100,6 +117,7 @@ pub fn quantize_rows(cpu: Cpu, x: &[f32], k: usize, quantized: &mut [u8], rows: 
 
 /// The one range of all of `x` (ONNX: `DynamicQuantizeLinear`).
 pub fn range_of_tensor(cpu: Cpu, x: &[f32]) -> RowScale {
+    by_neon!(cpu, range_of(x));
     #[inline(always)]
     fn body(x: &[f32], range: &mut RowScale) {
         *range = range_of(x);
@@ -123,6 +141,7 @@ pub fn quantize_with(cpu: Cpu, x: &[f32], k: usize, range: RowScale, quantized: 
         x.len() / k * quantized_width(k),
         "quantized is [m, quantized_width(k)]"
     );
+    by_neon!(cpu, quantize_with(x, k, range, quantized));
     #[inline(always)]
     fn body(x: &[f32], k: usize, range: RowScale, quantized: &mut [u8]) {
         let targets = quantized.chunks_exact_mut(quantized_width(k));
@@ -133,8 +152,22 @@ pub fn quantize_with(cpu: Cpu, x: &[f32], k: usize, range: RowScale, quantized: 
     per_cpu!(cpu, body(x: &[f32], k: usize, range: RowScale, quantized: &mut [u8]))
 }
 
+/// All of `x` as `u8` in one range known beforehand (ONNX: `QuantizeLinear`), without padding.
+///
+/// # Panics
+/// When the two differ in length.
+pub fn round_image(cpu: Cpu, x: &[f32], range: RowScale, out: &mut [u8]) {
+    assert_eq!(x.len(), out.len(), "an image and its rounded form have one length");
+    by_neon!(cpu, round(x, range, out));
+    #[inline(always)]
+    fn body(x: &[f32], range: RowScale, out: &mut [u8]) {
+        quantize_row(x, range, out);
+    }
+    per_cpu!(cpu, body(x: &[f32], range: RowScale, out: &mut [u8]))
+}
+
 #[inline(always)]
-pub(super) fn range_of(values: &[f32]) -> RowScale {
+fn range_of(values: &[f32]) -> RowScale {
     let (least, most) = lanes::range(values, 0.0);
     RowScale::spanning(least, most)
 }
@@ -151,14 +184,20 @@ pub(super) fn quantize_row(values: &[f32], range: RowScale, target: &mut [u8]) {
     let (target, padding) = target.split_at_mut(values.len());
     let (scale, zero_point) = (range.scale, range.zero_point);
     let pairs = target.iter_mut().zip(values);
-    // Within these bounds neither the reciprocal nor a remainder that matters can leave the normal range.
-    if scale > 1e-30 && scale < 1e30 {
-        let reciprocal = 1.0 / scale;
-        pairs.for_each(|(q, &x)| *q = round_to_u8(divide(x, scale, reciprocal), zero_point));
-    } else {
-        pairs.for_each(|(q, &x)| *q = round_to_u8(x / scale, zero_point));
+    match reciprocal_of(scale) {
+        Some(reciprocal) => {
+            pairs.for_each(|(q, &x)| *q = round_to_u8(divide(x, scale, reciprocal), zero_point));
+        }
+        None => pairs.for_each(|(q, &x)| *q = round_to_u8(x / scale, zero_point)),
     }
     padding.fill(0);
+}
+
+/// What [`divide`] multiplies with. Within these bounds neither the reciprocal nor a remainder that matters
+/// can leave the normal range.
+#[inline(always)]
+fn reciprocal_of(scale: f32) -> Option<f32> {
+    (scale > 1e-30 && scale < 1e30).then(|| 1.0 / scale)
 }
 
 /// `x / scale`, correctly rounded, in half the time of a division (Markstein 1990): one step of Newton's

@@ -178,6 +178,37 @@ fn rows_quantize_by_the_rule_of_onnx() {
 }
 
 #[test]
+fn numbers_out_of_range_and_no_numbers_quantize_alike_wherever_they_stand() {
+    let signalling = f32::from_bits(0x7f80_0001);
+    let wild =
+        [f32::NAN, signalling, f32::INFINITY, f32::NEG_INFINITY, 1e30, -1e30, 70_000.0, -0.0];
+    for (k, value) in [7, 16, 21, 40].into_iter().flat_map(|k| wild.map(|value| (k, value))) {
+        for place in 0..k {
+            let mut x = Numbers(5).floats(k, 2.0);
+            x[place] = value;
+            quantized(&x, k);
+            for zero_point in [0, 3, 128, 255] {
+                let range = RowScale { scale: 0.01, zero_point };
+                let image = same((k, value, place), |cpu| {
+                    let mut rows = vec![7; quantized_width(k)];
+                    quantize_with(cpu, &x, k, range, &mut rows);
+                    let mut image = vec![7; k];
+                    round_image(cpu, &x, range, &mut image);
+                    assert_eq!(image, rows[..k]);
+                    (image, range_of_tensor(cpu, &x))
+                });
+                // What is no number counts as the least.
+                let quotient = if value.is_nan() { f32::NEG_INFINITY } else { value / 0.01 };
+                let expected = quotient.round_ties_even() + f32::from(zero_point);
+                // Of an infinity the remainder of its division is no number.
+                let expected = if value.is_infinite() { 0.0 } else { expected };
+                assert_eq!(image.0[place], expected.clamp(0.0, 255.0) as u8, "{value}");
+            }
+        }
+    }
+}
+
+#[test]
 fn rows_quantize_alike_whatever_their_length_and_size() {
     let mut numbers = Numbers(3);
     for k in (1..70).chain([384, 1536]) {

@@ -3,7 +3,7 @@
 
 use super::cpu::{Cpu, per_cpu};
 use super::pack::{PANEL, PackedF32, PackedI8, quantized_width};
-use super::quantize::{RowScale, quantize_row, range_of};
+use super::quantize::RowScale;
 use super::tiles::{self, Strided, TILE_ROWS, Tile};
 pub use depthwise::{DepthwiseF32, DepthwiseI8, depthwise_f32, depthwise_i8};
 pub use finish::{Finish, Residual, Target};
@@ -85,31 +85,6 @@ pub fn conv_i8(
             finish.store(cpu, sums, (panel, columns), first + row, &mut out);
         });
     });
-}
-
-/// `x` as `u8` in `range` (ONNX: `QuantizeLinear`).
-///
-/// # Panics
-/// When the two differ in length.
-pub fn round_image(cpu: Cpu, x: &[f32], range: RowScale, out: &mut [u8]) {
-    assert_eq!(x.len(), out.len(), "an image and its rounded form have one length");
-    #[inline(always)]
-    fn body(x: &[f32], range: RowScale, out: &mut [u8]) {
-        quantize_row(x, range, out);
-    }
-    per_cpu!(cpu, body(x: &[f32], range: RowScale, out: &mut [u8]))
-}
-
-/// The range that `x` is rounded in where none was calibrated (ONNX: `DynamicQuantizeLinear`).
-pub fn range_of_image(cpu: Cpu, x: &[f32]) -> RowScale {
-    #[inline(always)]
-    fn body(x: &[f32], range: &mut RowScale) {
-        *range = range_of(x);
-    }
-    let mut found = RowScale::default();
-    let range = &mut found;
-    per_cpu!(cpu, body(x: &[f32], range: &mut RowScale));
-    found
 }
 
 /// What makes sums of floats of the products of a panel's columns.

@@ -112,7 +112,7 @@ impl Machine {
         match (x, int8.x) {
             (Values::U8(x), range) => (x, range.unwrap_or_default()),
             (Values::F32(x), range) => {
-                let range = range.unwrap_or_else(|| kernels::range_of_image(self.cpu, x));
+                let range = range.unwrap_or_else(|| kernels::range_of_tensor(self.cpu, x));
                 let quantized = &mut quantized[..x.len()];
                 let out = RowsMut::new(&mut *quantized, 1);
                 self.threads.split(x.len(), ROUNDED, out, |elements, out| {
