@@ -30,6 +30,7 @@
 mod agreement;
 #[cfg(feature = "allocator")]
 pub mod allocator;
+mod arena;
 pub mod budget;
 pub mod bundle;
 #[cfg(feature = "tract")]
@@ -53,6 +54,7 @@ pub mod install;
 pub mod kernels;
 pub mod manifest;
 mod map;
+mod network;
 pub mod npy;
 mod onnx;
 mod operators;

@@ -232,7 +232,8 @@ mod tests {
 
     /// Graphs that our kernels cannot run from end to end, and the least cosine that int8 must keep.
     fn mixed() -> Vec<(&'static str, Graph)> {
-        let softmax = |x: &str| Node::new("Softmax", &[x], &["y"]).with("axis", Attribute::Int(-1));
+        let softmax =
+            |x: &str| Node::new("LogSoftmax", &[x], &["y"]).with("axis", Attribute::Int(-1));
         let weights: &[(&str, &[usize])] = &[("w", &[24, 40]), ("b", &[40])];
         let with = |shape: &[usize], last: Node| {
             graph(shape, [linear("x", "w", "h"), vec![last]].concat(), weights)

@@ -100,7 +100,12 @@ pub(crate) fn golden(name: &str) -> PathBuf {
 
 /// The bundle that the repository comes with.
 pub(crate) fn intents() -> String {
-    text(&root().join("models/zoo/intents.dram"))
+    zoo("intents")
+}
+
+/// The bundle of that name in the zoo.
+pub(crate) fn zoo(name: &str) -> String {
+    text(&root().join("models/zoo").join(name).with_extension("dram"))
 }
 
 /// A path as an argument.

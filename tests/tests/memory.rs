@@ -17,7 +17,7 @@ use serde_json::Value;
 use tempfile::tempdir;
 
 use crate::conformance::{extents, for_each_model};
-use crate::dram::{dram, golden, intents, program, skip, text, tiny_bundle};
+use crate::dram::{dram, golden, intents, program, skip, text, tiny_bundle, zoo};
 
 /// Counts for all tests of this binary; only a process that runs one of them can make use of it.
 #[global_allocator]
@@ -65,6 +65,8 @@ fn the_plan_of_the_zoo_is_above_what_is_taken_by_15_percent_at_most() {
     for (name, bundle, sequences) in [
         ("intents", intents(), &[16, 32, 64, 128][..]),
         ("tiny", tiny_bundle(folder.path()), &[16, 32]),
+        ("activity", zoo("activity"), &[]),
+        ("digits", zoo("digits"), &[]),
     ] {
         assert_close(name, &bundle, sequences)
             .unwrap_or_else(|complaint| panic!("{name}: {complaint}"));

@@ -7,7 +7,7 @@
 //! - a float sum over `k` takes one fused multiply-add a term, in order, and is never split;
 //! - an int8 sum is exact in 32 bits;
 //! - a sum along a row goes through thirty-two lanes and a fixed tree;
-//! - exp, GELU and tanh are polynomials of IEEE operations, with their largest error stated.
+//! - exp, log, GELU and tanh are polynomials of IEEE operations, with their largest error stated.
 //!
 //! Not promised: the payload bits of a NaN, and anything about time.
 //!
@@ -42,7 +42,7 @@ pub use cpu::Cpu;
 pub use embed::{Embeddings, NoEmbedding, WordTable, embed, gather_row};
 pub use grid::{Pooling, pool};
 pub use linear::{Activation, Epilogue, linear_f32, linear_i8};
-pub use math::{EXP_ERROR, GELU_ERROR, TANH_ERROR, add, gelu, multiply, tanh};
+pub use math::{EXP_ERROR, GELU_ERROR, LOG_ERROR, TANH_ERROR, add, gelu, log, multiply, tanh};
 pub use norm::{LayerNorm, l2_normalize, layer_norm, layer_norm_in_place, masked_mean, softmax};
 pub use pack::{
     MOST_INT8_INPUTS, PANEL, PackedF32, PackedI8, column_sums, pack_f32, pack_i8, pad_columns,

@@ -337,6 +337,7 @@ fn functions_of_rows_are_the_same() {
         on_a_copy(&|cpu, out| masked_mean(cpu, &x, &[1, 0, 1], &mut out[..width]));
         on_a_copy(&|cpu, x| gelu(cpu, x));
         on_a_copy(&|cpu, x| tanh(cpu, x));
+        on_a_copy(&|cpu, x| log(cpu, x));
         on_a_copy(&|cpu, x| add(cpu, x, &gamma.repeat(3)));
         let bytes = numbers.int8(width * 2);
         on_a_copy(&|cpu, out| {

@@ -71,7 +71,7 @@ impl Machine {
 
     /// The values of a constant. Its extent was checked when its node was parsed, its alignment when the
     /// bundle was opened.
-    pub(super) fn values<T: bytemuck::Pod>(&self, extent: Extent) -> &[T] {
+    pub(crate) fn values<T: bytemuck::Pod>(&self, extent: Extent) -> &[T] {
         bytemuck::cast_slice(self.bundle.section(extent))
     }
 

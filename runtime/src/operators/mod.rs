@@ -1,9 +1,10 @@
 //! Stored nodes to operators: what a node of the domain `dram` and its constants say, checked once, and
 //! computed by [`crate::kernels`] with the weights where they lie in the bundle.
 //!
-//! Both executors stand on this: `program` walks operators over an arena, `engine` puts them into a
+//! All executors stand on this: `program` and `network` walk operators over an arena, `engine` puts them into a
 //! plan of tract's.
 
+pub(crate) mod array;
 mod compute;
 pub(crate) mod grid;
 mod parse;

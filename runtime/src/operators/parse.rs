@@ -1,6 +1,7 @@
 //! Everything that a kernel relies on, checked once: constants of the right type and extent. What passes
 //! can then run without looking again.
 
+use super::array::Operand;
 use super::grid::{Grid, conv_inputs};
 use super::{Embedding, Int8, Linear, Narrow, Norm, Operator, Rows, Table};
 use crate::bundle::Bundle;
@@ -61,7 +62,7 @@ impl Operator {
 
 /// A node and the bundle that its constants lie in.
 pub(super) struct Stored<'a> {
-    bundle: &'a Bundle,
+    pub(super) bundle: &'a Bundle,
     pub(super) node: &'a Node,
 }
 
@@ -200,6 +201,28 @@ impl Stored<'_> {
         let name = self.node.input(index).unwrap_or_default();
         let (extent, shape) = self.bundle.constant(name, dtype)?;
         Ok((extent, shape.to_vec()))
+    }
+
+    /// The axes that an operator of ONNX names, in its attribute or, from opset 13 on, its second input.
+    pub(super) fn axes(&self) -> Option<Vec<i64>> {
+        self.node.ints("axes").map(<[i64]>::to_vec).or_else(|| self.integers(1))
+    }
+
+    /// The constant integers that are input `index`.
+    pub(super) fn integers(&self, index: usize) -> Option<Vec<i64>> {
+        let (extent, _) = self.constant(index, DType::I64).ok()?;
+        Some(bytemuck::cast_slice(self.bundle.section(extent)).to_vec())
+    }
+
+    /// What input `index` is: a computed value, or a constant in f32; `None` for another constant.
+    pub(super) fn operand(&self, index: usize) -> Option<Operand> {
+        let name = self.node.input(index)?;
+        let known = &self.bundle.manifest().tensors;
+        if !known.iter().any(|tensor| tensor.name == name) {
+            return Some(Operand::Value);
+        }
+        let (extent, shape) = self.constant(index, DType::F32).ok()?;
+        Some(Operand::Constant(extent, shape))
     }
 
     /// An f32 constant of `width` elements.

@@ -4,10 +4,10 @@
 //! sequence of any length up to the planned one, without allocating. Weights stay where they lie
 //! in the bundle.
 
-mod arena;
 mod lower;
 mod run;
 
+use crate::arena;
 use crate::operators::{self, Matrix, Operator, Work};
 
 pub(crate) use run::Workspace;
@@ -34,6 +34,13 @@ struct Slot {
     width: usize,
     /// The step that writes it and the last step that reads it.
     live: (usize, usize),
+}
+
+impl Slot {
+    /// Its place in the arena of a run of `tokens`.
+    fn of(&self, tokens: usize) -> arena::Slot {
+        arena::Slot { length: self.rows.count(tokens) * self.width, live: self.live }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +92,8 @@ impl Needs {
 impl Program {
     /// What a run of up to `tokens` on `threads` needs.
     pub(crate) fn needs(&self, tokens: usize, threads: usize) -> Needs {
-        let (offsets, arena) = arena::place(&self.slots, tokens);
+        let slots: Vec<arena::Slot> = self.slots.iter().map(|slot| slot.of(tokens)).collect();
+        let (offsets, arena) = arena::place(&slots);
         let needs =
             self.steps.iter().map(|step| step.operator.needs(self.read_by(step, tokens), threads));
         let scratch = needs.reduce(operators::Needs::either).unwrap_or_default();

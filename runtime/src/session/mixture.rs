@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Options, facts, opening_bytes, tokenizer_bytes};
+use super::{Options, facts, opening_bytes, planned_shapes, tokenizer_bytes};
 use crate::budget::Budget;
 use crate::bundle::Bundle;
 use crate::engine::{self, Compiled, Memory};
@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::graph::{Dim, Graph};
 use crate::operators::{Machine, Work};
 use crate::plan::Plan;
-use crate::shapes::{self, Fact, Shapes};
+use crate::shapes::Fact;
 use crate::specialize::Specializations;
 use crate::tensor::Tensor;
 
@@ -151,25 +151,5 @@ impl Mixture {
     pub(super) fn work(&self, graph: &Graph, sequence: usize) -> Work {
         let planned = self.specializations.planned(&self.example_facts(graph, sequence));
         planned.map_or(Work::default(), Compiled::work)
-    }
-}
-
-/// What tract is compiled for when the session opens: the sequence lengths, the shapes, or the only one that
-/// there is.
-fn planned_shapes(
-    graph: &Graph,
-    lengths: &[usize],
-    stored: &[Shapes],
-    asked: &[Shapes],
-) -> Result<Vec<Vec<Fact>>> {
-    let shapes = if asked.is_empty() { stored } else { asked };
-    if !shapes.is_empty() {
-        return shapes.iter().map(|shapes| shapes::facts(graph, shapes)).collect();
-    }
-    let open = graph.inputs.iter().flat_map(|input| input.shape.iter().skip(1));
-    match lengths {
-        [] if open.into_iter().any(|dim| matches!(dim, Dim::Symbol(_))) => Ok(Vec::new()),
-        [] => Ok(vec![facts(graph, 1)]),
-        lengths => Ok(lengths.iter().map(|&length| facts(graph, length)).collect()),
     }
 }

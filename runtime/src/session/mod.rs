@@ -6,6 +6,7 @@ mod mixture;
 #[cfg(not(feature = "tract"))]
 #[path = "without_tract.rs"]
 mod mixture;
+mod signals;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -20,16 +21,23 @@ use crate::exits::{self, Depth};
 use crate::golden::Example;
 use crate::graph::{Dim, Graph, ValueSpec};
 use crate::manifest::{Manifest, Task};
+use crate::network::Network;
 use crate::operators::{Machine, Work};
 use crate::plan::Plan;
 use crate::program::Program;
-use crate::shapes::Fact;
-use crate::shapes::Shapes;
+use crate::shapes::{self, Fact, Shapes};
 use crate::tensor::{DType, Tensor};
 use crate::text::{self, Text};
 use crate::trust::{Digest, PublicKey, TrustPolicy};
 use kernels::Kernels;
 use mixture::Mixture;
+use signals::Signals;
+
+/// What is asked of a graph over signals when it is given a text.
+const NO_TOKENS: Error = Error::Missing {
+    what: "input that takes the ids of a text",
+    next: "give it tensors with `--input`",
+};
 
 /// Upper bound of what opening `bundle` takes besides: the parsed manifest and graph with their names and
 /// steps, of which both are written out in the file, and the program around them.
@@ -111,8 +119,10 @@ struct Early {
 
 #[derive(Debug)]
 enum Executor {
-    /// Our kernels, from end to end.
+    /// Our kernels, from end to end, on sequences of tokens.
     Kernels(Box<Kernels>),
+    /// Our kernels, from end to end, on inputs of known shapes.
+    Signals(Box<Signals>),
     /// tract, with our kernels where they compute a node.
     Mixture(Mixture),
 }
@@ -143,6 +153,20 @@ impl Session {
         let bundle = Arc::new(bundle);
         let machine = || Machine::new(bundle.clone(), options.threads).map(Arc::new);
         let Ok(program) = Program::lower(&bundle, &graph) else {
+            if let Ok(network) = Network::lower(&bundle, &graph) {
+                let shapes = &bundle.manifest().shapes;
+                let shapes = planned_shapes(&graph, &planned, shapes, &options.shapes)?;
+                let plan = Signals::plan(&bundle, &graph, &network, &shapes, options.threads);
+                options.budget.admit(&[plan])?;
+                let signals = Box::new(Signals::new(network, machine()?, shapes));
+                return Session::finish(
+                    bundle,
+                    graph,
+                    Executor::Signals(signals),
+                    plan,
+                    usize::MAX,
+                );
+            }
             // tract copies its share of the weights; what it starts from is known before.
             let mut plans = Mixture::measured(&bundle, &planned, options);
             match &plans[..] {
@@ -334,6 +358,7 @@ impl Session {
                 let length = length.ok_or_else(|| self.too_long(ids.len()))?;
                 mixture.run(&self.graph, &self.padded(ids, length))?
             }
+            Executor::Signals(_) => return Err(NO_TOKENS),
         };
         values(outputs.first())
     }
@@ -376,6 +401,7 @@ impl Session {
         let given = self.in_order(inputs)?;
         let outputs = match &self.executor {
             Executor::Mixture(mixture) => mixture.run(&self.graph, &given)?,
+            Executor::Signals(signals) => signals.run(&self.graph, given)?,
             Executor::Kernels(kernels) => {
                 self.check_length(given[0].shape()[1])?;
                 kernels.run_batch(inputs)?
@@ -432,7 +458,7 @@ impl Session {
     /// are open and none was chosen.
     pub fn has_example(&self) -> bool {
         match &self.executor {
-            Executor::Kernels(_) => true,
+            Executor::Kernels(_) | Executor::Signals(_) => true,
             Executor::Mixture(mixture) => mixture.planned_facts().next().is_some(),
         }
     }
@@ -441,20 +467,24 @@ impl Session {
     fn example_facts(&self, sequence: usize) -> Vec<Fact> {
         match &self.executor {
             Executor::Mixture(mixture) => mixture.example_facts(&self.graph, sequence),
+            Executor::Signals(signals) => signals.planned()[0].clone(),
             Executor::Kernels(_) => facts(&self.graph, sequence),
         }
     }
 
     /// Inputs of every length, or of every shape, that was planned for.
     pub(crate) fn examples(&self) -> Vec<BTreeMap<String, Tensor>> {
-        let Executor::Mixture(mixture) = &self.executor else {
-            return vec![self.example(self.longest)];
-        };
         let names = || self.graph.inputs.iter().map(|input| input.name.clone());
         let of_shapes = |facts: &[Fact]| names().zip(facts.iter().map(Fact::pattern)).collect();
-        match mixture.lengths() {
-            [] => mixture.planned_facts().map(of_shapes).collect(),
-            lengths => lengths.iter().map(|&length| self.example(length)).collect(),
+        match &self.executor {
+            Executor::Kernels(_) => vec![self.example(self.longest)],
+            Executor::Signals(signals) => {
+                signals.planned().iter().map(|facts| of_shapes(facts)).collect()
+            }
+            Executor::Mixture(mixture) => match mixture.lengths() {
+                [] => mixture.planned_facts().map(of_shapes).collect(),
+                lengths => lengths.iter().map(|&length| self.example(length)).collect(),
+            },
         }
     }
 
@@ -470,6 +500,7 @@ impl Session {
             Executor::Mixture(mixture) => mixture
                 .length_for(&self.graph, ids.len())
                 .ok_or_else(|| self.too_long(ids.len()))?,
+            Executor::Signals(_) => return Err(NO_TOKENS),
         };
         let names = self.graph.inputs.iter().map(|input| input.name.clone());
         Ok(names.zip(self.padded(&ids, length)).collect())
@@ -517,6 +548,7 @@ impl Session {
     pub fn work(&self, sequence: usize) -> Work {
         match &self.executor {
             Executor::Kernels(kernels) => kernels.program.work(sequence),
+            Executor::Signals(signals) => signals.network.work(),
             Executor::Mixture(mixture) => mixture.work(&self.graph, sequence),
         }
     }
@@ -560,7 +592,7 @@ impl Session {
     /// node, else `mixture`.
     pub fn executor(&self) -> &'static str {
         match (&self.executor, self.operators()) {
-            (Executor::Kernels(_), _) => "kernels",
+            (Executor::Kernels(_) | Executor::Signals(_), _) => "kernels",
             (_, Operators { kernels: 0, .. }) => "tract",
             _ => "mixture",
         }
@@ -570,6 +602,7 @@ impl Session {
     pub fn operators(&self) -> Operators {
         let (kernels, tract) = match &self.executor {
             Executor::Kernels(kernels) => (kernels.program.len(), 0),
+            Executor::Signals(signals) => (signals.network.len(), 0),
             Executor::Mixture(mixture) => mixture.operators(),
         };
         Operators { kernels, tract }
@@ -596,6 +629,11 @@ pub fn plans(path: &Path, options: &Options) -> Result<Vec<Plan>> {
     if let Ok(program) = Program::lower(&bundle, &graph) {
         return Ok(Kernels::plans(&bundle, &program, &planned, options.threads));
     }
+    if let Ok(network) = Network::lower(&bundle, &graph) {
+        let shapes = &bundle.manifest().shapes;
+        let shapes = planned_shapes(&graph, &planned, shapes, &options.shapes)?;
+        return Ok(vec![Signals::plan(&bundle, &graph, &network, &shapes, options.threads)]);
+    }
     let measured = Mixture::measured(&bundle, &planned, options);
     if !measured.is_empty() {
         return Ok(measured);
@@ -603,6 +641,26 @@ pub fn plans(path: &Path, options: &Options) -> Result<Vec<Plan>> {
     // tract tells what it needs only once it has compiled; one session serves all lengths.
     let options = Options { budget: Budget::UNLIMITED, ..options.clone() };
     Ok(vec![*Session::from_bundle(bundle, &options)?.plan()])
+}
+
+/// What a session of a graph that takes other inputs than tokens is planned for: the sequence lengths, the shapes, or the only one that
+/// there is.
+fn planned_shapes(
+    graph: &Graph,
+    lengths: &[usize],
+    stored: &[Shapes],
+    asked: &[Shapes],
+) -> Result<Vec<Vec<Fact>>> {
+    let shapes = if asked.is_empty() { stored } else { asked };
+    if !shapes.is_empty() {
+        return shapes.iter().map(|shapes| shapes::facts(graph, shapes)).collect();
+    }
+    let open = graph.inputs.iter().flat_map(|input| input.shape.iter().skip(1));
+    match lengths {
+        [] if open.into_iter().any(|dim| matches!(dim, Dim::Symbol(_))) => Ok(Vec::new()),
+        [] => Ok(vec![facts(graph, 1)]),
+        lengths => Ok(lengths.iter().map(|&length| facts(graph, length)).collect()),
+    }
 }
 
 /// What a model's sessions will run, and on what.
@@ -634,6 +692,13 @@ pub(crate) fn survey(path: &Path) -> Result<Survey> {
             executor: "kernels",
             operators: Operators { kernels: program.len(), tract: 0 },
             work: by_length(&|length| program.work(length)),
+        });
+    }
+    if let Ok(network) = Network::lower(&bundle, &bundle.graph()?) {
+        return Ok(Survey {
+            executor: "kernels",
+            operators: Operators { kernels: network.len(), tract: 0 },
+            work: by_length(&|_| network.work()),
         });
     }
     let session = Session::from_bundle(bundle, &Options::default())?;

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use super::Options;
+use super::{Options, takes_ids};
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
+use crate::network::Network;
 use crate::operators::{Machine, Work};
 use crate::plan::Plan;
 use crate::program::Program;
@@ -25,7 +26,10 @@ impl Mixture {
         _lengths: &[usize],
         _options: &Options,
     ) -> Result<Mixture> {
-        let reason = Program::lower(&machine.bundle, graph).err();
+        let reason = match takes_ids(graph) {
+            true => Program::lower(&machine.bundle, graph).err(),
+            false => Network::lower(&machine.bundle, graph).err(),
+        };
         Err(Error::KernelsOnly { reason: reason.map_or_else(String::new, |it| it.to_string()) })
     }
 

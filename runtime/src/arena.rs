@@ -1,17 +1,24 @@
-//! Where each matrix of activations lies in the arena, so that matrices that live at the same time
+//! Where each value of a graph lies in the arena of its activations, so that values that live at the same time
 //! do not overlap and the arena is small.
 
-use super::Slot;
-
-/// Floats that a matrix is rounded up to: a cache line.
+/// Floats that a slot is rounded up to: a cache line.
 const LINE: usize = 16;
 
-/// Offsets of the slots, and the length of the arena, in floats, for sequences of `tokens`.
+/// A place in the arena for one value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slot {
+    /// Its floats.
+    pub(crate) length: usize,
+    /// The step that writes it and the last step that reads it.
+    pub(crate) live: (usize, usize),
+}
+
+/// Offsets of the slots, and the length of the arena, in floats.
 ///
 /// First fit over the slots from the largest to the smallest (Pisarchyk and Lee 2020, "Efficient
 /// memory management for deep neural net inference", greedy by size).
-pub(super) fn place(slots: &[Slot], tokens: usize) -> (Vec<usize>, usize) {
-    let length = |slot: &Slot| (slot.rows.count(tokens) * slot.width).next_multiple_of(LINE);
+pub(crate) fn place(slots: &[Slot]) -> (Vec<usize>, usize) {
+    let length = |slot: &Slot| slot.length.next_multiple_of(LINE);
     let mut order: Vec<usize> = (0..slots.len()).collect();
     order.sort_by_key(|&index| std::cmp::Reverse(length(&slots[index])));
     let mut offsets = vec![0; slots.len()];
@@ -41,22 +48,21 @@ pub(super) fn place(slots: &[Slot], tokens: usize) -> (Vec<usize>, usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Rows;
     use super::*;
 
     #[test]
     fn what_lives_together_lies_apart_and_the_rest_is_reused() {
-        let slot = |width, from, to| Slot { rows: Rows::Tokens, width, live: (from, to) };
+        let slot = |length, from, to| Slot { length, live: (from, to) };
         // A residual (0) spans a wide layer (2) whose input (1) is dead when its output (3) comes.
         let slots =
-            [slot(16, 0, 4), slot(48, 1, 2), slot(64, 2, 3), slot(16, 3, 5), slot(16, 5, 6)];
-        let (offsets, length) = place(&slots, 10);
-        assert_eq!(length, 10 * (16 + 48 + 64));
+            [slot(160, 0, 4), slot(480, 1, 2), slot(640, 2, 3), slot(160, 3, 5), slot(160, 5, 6)];
+        let (offsets, length) = place(&slots);
+        assert_eq!(length, 160 + 480 + 640);
         for (i, a) in slots.iter().enumerate() {
             for (j, b) in slots.iter().enumerate().skip(i + 1) {
                 let together = a.live.0 <= b.live.1 && b.live.0 <= a.live.1;
-                let apart = offsets[i] + 10 * a.width <= offsets[j]
-                    || offsets[j] + 10 * b.width <= offsets[i];
+                let apart =
+                    offsets[i] + a.length <= offsets[j] || offsets[j] + b.length <= offsets[i];
                 assert!(!together || apart, "slots {i} and {j} overlap");
             }
         }

@@ -1,0 +1,76 @@
+//! The executor of graphs over signals and images that our kernels run from end to end.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{opening_bytes, tokenizer_bytes, with_making};
+use crate::bundle::Bundle;
+use crate::error::Result;
+use crate::graph::Graph;
+use crate::network::{Network, Workspace};
+use crate::operators::Machine;
+use crate::plan::Plan;
+use crate::shapes::Fact;
+use crate::tensor::Tensor;
+
+/// What an attribute of a node takes while the graph is decoded, at most, as it was measured.
+const ATTRIBUTE_BYTES: u64 = 1000;
+
+#[derive(Debug)]
+pub(super) struct Signals {
+    pub(super) network: Network,
+    machine: Arc<Machine>,
+    /// Taken when somebody gives inputs: a small file may declare vast ones.
+    workspace: Mutex<Option<Workspace>>,
+    /// Types and shapes of the inputs that it is planned for.
+    planned: Vec<Vec<Fact>>,
+}
+
+impl Signals {
+    pub(super) fn new(network: Network, machine: Arc<Machine>, planned: Vec<Vec<Fact>>) -> Signals {
+        Signals { network, machine, workspace: Mutex::default(), planned }
+    }
+
+    /// The plan for the largest of the `planned` batches.
+    pub(super) fn plan(
+        bundle: &Bundle,
+        graph: &Graph,
+        network: &Network,
+        planned: &[Vec<Fact>],
+        threads: NonZeroUsize,
+    ) -> Plan {
+        let needs = network.needs(threads.get());
+        let batch = planned.iter().map(|facts| network.batch_of(facts)).max().unwrap_or(1);
+        let running = needs.scratch_bytes() + network.output_bytes(batch);
+        let activations_bytes = needs.activations_bytes();
+        // Small networks take most while their graph is decoded, before they have activations.
+        let attributes: usize = graph.nodes.iter().map(|node| node.attributes.len()).sum();
+        let decoding = ATTRIBUTE_BYTES * attributes as u64;
+        let plan = Plan {
+            weights_bytes: bundle.len() as u64,
+            activations_bytes,
+            scratch_bytes: running.max(decoding.saturating_sub(activations_bytes))
+                + opening_bytes(bundle),
+            tokenizer_bytes: tokenizer_bytes(bundle),
+            sequence: None,
+        };
+        with_making(plan, bundle)
+    }
+
+    /// Runs `graph`, which it was made of, on `inputs` in the order of its inputs.
+    pub(super) fn run(&self, graph: &Graph, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
+        let names = graph.inputs.iter().map(|input| input.name.as_str());
+        let inputs: Vec<_> = names.zip(inputs).collect();
+        // A panic of an earlier call leaves numbers behind that the next run overwrites.
+        let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
+        let threads = self.machine.threads.count();
+        let workspace =
+            workspace.get_or_insert_with(|| Workspace::new(&self.network.needs(threads)));
+        self.network.run(&self.machine, workspace, &inputs)
+    }
+
+    /// Shapes that were planned for, one at least.
+    pub(super) fn planned(&self) -> &[Vec<Fact>] {
+        &self.planned
+    }
+}
