@@ -89,6 +89,8 @@ impl Bench {
         while warm.elapsed() < self.seconds / 10 {
             infer()?;
         }
+        // What is noted from here on is not the model's.
+        let peak_heap_bytes = self.peak_heap_bytes()?;
         let mut times = Vec::new();
         let (begin, cpu) = (Instant::now(), process::cpu_time());
         while begin.elapsed() < self.seconds || times.len() < FEWEST {
@@ -105,7 +107,7 @@ impl Bench {
             cpu_ms: milliseconds(cpu) / times.len() as f64,
             cold_start_ms,
             peak_rss_bytes: process::peak_rss_bytes(),
-            peak_heap_bytes: self.peak_heap_bytes()?,
+            peak_heap_bytes,
             planned_peak_bytes: session.plan().peak_bytes(),
             int8_mac_share: session.work(seq.unwrap_or_default()).int8_mac_share(),
             executor: session.executor(),

@@ -170,7 +170,7 @@ impl Lowering<'_> {
         }
         let matrix = Matrix { rows: x.count() / width.max(1), tokens: 1, width };
         let out = self.add(node.output(), &node.place(), shape, element)?;
-        self.step(Kernel::Fused(operator, matrix), x, other, out);
+        self.step(Kernel::Fused(Box::new(operator), matrix), x, other, out);
         Ok(())
     }
 

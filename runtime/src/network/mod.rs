@@ -62,7 +62,7 @@ struct Step {
 #[derive(Debug)]
 enum Kernel {
     /// One of ours, and its input as a matrix.
-    Fused(Operator, Matrix),
+    Fused(Box<Operator>, Matrix),
     /// One of ONNX's.
     Array(Array),
 }
@@ -90,8 +90,10 @@ impl Network {
     pub(crate) fn needs(&self, threads: usize) -> Needs {
         let (offsets, arena) = arena::place(&self.slots);
         let needs = self.steps.iter().map(|step| match &step.kernel {
-            Kernel::Fused(Operator::Grid(grid), _) => grid.needs(&step.x.shape, threads),
-            Kernel::Fused(operator, x) => operator.needs(*x, threads),
+            Kernel::Fused(operator, x) => match &**operator {
+                Operator::Grid(grid) => grid.needs(&step.x.shape, threads),
+                operator => operator.needs(*x, threads),
+            },
             Kernel::Array(_) => operators::Needs::default(),
         });
         let scratch = needs.reduce(operators::Needs::either).unwrap_or_default();
@@ -109,8 +111,10 @@ impl Network {
         let mut work = Work::default();
         for step in &self.steps {
             work += match &step.kernel {
-                Kernel::Fused(Operator::Grid(grid), _) => grid.work(&step.x.shape),
-                Kernel::Fused(operator, x) => operator.work(*x),
+                Kernel::Fused(operator, x) => match &**operator {
+                    Operator::Grid(grid) => grid.work(&step.x.shape),
+                    operator => operator.work(*x),
+                },
                 Kernel::Array(_) => Work::default(),
             };
         }

@@ -101,7 +101,7 @@ impl Network {
             }
             Kernel::Fused(operator, matrix) => {
                 let other = other.map(|(other, _)| other);
-                match operator {
+                match &**operator {
                     Operator::Grid(grid) => {
                         let x = match step.x.element {
                             Element::F32 => Values::F32(x),
