@@ -12,7 +12,7 @@ use dram_runtime::{Budget, Options, Session, Shapes, TrustPolicy};
 
 use crate::opening::{Opening, Patience};
 use crate::output::Output;
-use crate::{ALLOCATOR, Answer, verbs};
+use crate::{ALLOCATOR, Answer, HEAP, verbs};
 
 /// Turns a large model into a compact student, and runs the student inside a RAM budget.
 #[derive(Debug, Parser)]
@@ -203,6 +203,7 @@ impl Limits {
                 [] => TrustPolicy::AnyBundle,
                 keys => TrustPolicy::SignedBy(keys.to_vec()),
             },
+            heap: Some(HEAP),
         }
     }
 

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use clap::Parser;
 use dram_runtime::allocator::{CountingAllocator, Refusal};
+use dram_runtime::heap::HeapCounter;
 use dram_runtime::plan::Size;
 
 use arguments::Arguments;
@@ -25,6 +26,13 @@ use output::Output;
 /// Counts what the heap holds, and refuses to pass the limit that `--ram` sets.
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator::refusing(end_over_budget);
+
+/// The counts of the allocator, as the library reads them.
+const HEAP: HeapCounter = HeapCounter {
+    current_bytes: || ALLOCATOR.current_bytes(),
+    peak_bytes: || ALLOCATOR.peak_bytes(),
+    restart_peak: || ALLOCATOR.restart_peak(),
+};
 
 /// Whether the result is to be JSON, for what ends the process in the middle.
 static JSON: AtomicBool = AtomicBool::new(false);

@@ -48,6 +48,7 @@ pub mod exits;
 mod gate;
 pub mod golden;
 pub mod graph;
+pub mod heap;
 #[cfg(feature = "tract")]
 pub mod inspect;
 pub mod install;

@@ -13,6 +13,7 @@ use crate::exits::{self, Exits};
 use crate::gate::{Gate, Packed, Yardstick};
 use crate::golden;
 use crate::graph::{Dim, Graph};
+use crate::heap::{HeapCounter, with_margin};
 use crate::manifest::{Heap, ShorterHeap, Task};
 use crate::optimize::{self, PassReport, marks};
 use crate::prepare::{self, Prepared};
@@ -80,27 +81,6 @@ pub struct Calibrated {
     pub samples: usize,
     /// Values that got a range.
     pub values: usize,
-}
-
-/// What an allocator that counts says of the process's heap.
-#[derive(Clone, Copy, Debug)]
-pub struct HeapCounter {
-    /// Bytes that are allocated now.
-    pub current_bytes: fn() -> u64,
-    /// The most bytes that were allocated at one time since the peak was last restarted.
-    pub peak_bytes: fn() -> u64,
-    /// Forgets the peak.
-    pub restart_peak: fn(),
-}
-
-impl HeapCounter {
-    /// What `work` gives, and the bytes at the peak while it ran, beside what was held before.
-    fn around<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(T, u64)> {
-        let before = (self.current_bytes)();
-        (self.restart_peak)();
-        let done = work()?;
-        Ok((done, (self.peak_bytes)().saturating_sub(before)))
-    }
 }
 
 /// What packing did.
@@ -470,14 +450,6 @@ fn tokenizer_bytes(parts: &Parts, heap: &HeapCounter) -> Result<u64> {
 
 /// What is held is told in steps of this, so that packing twice gives the same bytes.
 const PAGE_BYTES: u64 = 4096;
-
-/// A measured peak as it is planned: one part in 32 more, for a processor whose kernels pack otherwise, and
-/// what a process needs beside the session, rounded up so that packing twice gives the same bytes.
-fn with_margin(peak: u64) -> u64 {
-    const BESIDE: u64 = 80 * 1024;
-    let bytes = peak + peak / 32 + BESIDE;
-    bytes.next_multiple_of((bytes.next_power_of_two() / 64).max(1))
-}
 
 /// One label a line; an empty last line is the end of the file.
 fn read_labels(path: &Path) -> Result<Vec<String>> {

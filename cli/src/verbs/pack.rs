@@ -9,7 +9,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use dram_runtime::calibrate::Calibration;
 use dram_runtime::exits::DEFAULT_EXIT_DROP;
 use dram_runtime::optimize::PassReport;
-use dram_runtime::pack::{Calibrate, DEFAULT_MAX_DROP, HeapCounter, PackOptions, PackReport, pack};
+use dram_runtime::pack::{Calibrate, DEFAULT_MAX_DROP, PackOptions, PackReport, pack};
 use dram_runtime::plan::Size;
 use dram_runtime::repair::Repair;
 use dram_runtime::{Precision, Task};
@@ -18,7 +18,7 @@ use crate::arguments::{named_shape, shapes};
 use crate::opening::Patience;
 use crate::output::{Output, table};
 use crate::verbs::executor;
-use crate::{ALLOCATOR, Answer};
+use crate::{Answer, HEAP};
 
 /// Optimize, quantize, gate on accuracy, and write the bundle
 #[derive(Debug, Args)]
@@ -86,13 +86,6 @@ pub(crate) struct Pack {
     #[command(flatten)]
     patience: Patience,
 }
-
-/// What this program's allocator counts.
-const HEAP: HeapCounter = HeapCounter {
-    current_bytes: || ALLOCATOR.current_bytes(),
-    peak_bytes: || ALLOCATOR.peak_bytes(),
-    restart_peak: || ALLOCATOR.restart_peak(),
-};
 
 /// A percentage as a share of one.
 fn share(text: &str) -> Result<f64, String> {

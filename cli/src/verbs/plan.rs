@@ -10,10 +10,10 @@ use dram_runtime::session::{self, Options};
 use dram_runtime::{Budget, Error};
 use serde_json::json;
 
-use crate::Answer;
 use crate::opening::Patience;
 use crate::output::{Output, table};
 use crate::verbs::boards;
+use crate::{Answer, HEAP};
 
 /// Show peak RAM by part; exit code 1 where it does not fit
 #[derive(Debug, Args)]
@@ -47,7 +47,8 @@ impl Plan {
         let on_board = board.map(|board| Budget::bytes(board.ram_usable_bytes.value));
         let budget = self.ram.or(on_board);
         let sequence = self.seq.map(NonZeroUsize::get);
-        let options = Options { threads: self.threads, sequence, ..Options::default() };
+        let options =
+            Options { threads: self.threads, sequence, heap: Some(HEAP), ..Options::default() };
         let _opening = self.patience.begin(&[&self.file], None)?;
         let plans = session::plans(&self.file, &options)?;
         let plan = plans[0];

@@ -292,6 +292,7 @@ impl Options {
             sequence: (self.sequence > 0).then_some(self.sequence),
             shapes: Vec::new(),
             trust,
+            heap: None,
         })
     }
 }

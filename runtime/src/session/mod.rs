@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::exits::{self, Depth};
 use crate::golden::Example;
 use crate::graph::{Dim, Graph, ValueSpec};
+use crate::heap::{self, HeapCounter};
 use crate::manifest::{Manifest, Task};
 use crate::network::Network;
 use crate::operators::{Machine, Work};
@@ -81,10 +82,13 @@ pub struct Options {
     pub shapes: Vec<Shapes>,
     /// Whose bundles it opens.
     pub trust: TrustPolicy,
+    /// What the program's allocator counts, where it does: then an ONNX file is tried when it is opened, and its
+    /// plan is what that took; an estimate without.
+    pub heap: Option<HeapCounter>,
 }
 
 impl Default for Options {
-    /// No limit, one thread, the model's own sequence length, anybody's bundle.
+    /// No limit, one thread, the model's own sequence length, anybody's bundle, nobody who counts.
     fn default() -> Options {
         Options {
             budget: Budget::UNLIMITED,
@@ -92,6 +96,7 @@ impl Default for Options {
             sequence: None,
             shapes: Vec::new(),
             trust: TrustPolicy::AnyBundle,
+            heap: None,
         }
     }
 }
@@ -138,8 +143,29 @@ impl Session {
             // Its constants alone are as long as the file.
             let weights_bytes = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
             options.budget.admit(&[Plan { weights_bytes, ..Plan::default() }])?;
+            if let Some(heap) = &options.heap {
+                return Session::measured(path, options, heap);
+            }
         }
         Session::from_bundle(bundle_at(path, options)?, options)
+    }
+
+    /// Opens an ONNX file, runs what it is planned for once, and plans with what that was seen to take: how much
+    /// it takes to read and compile a file is in the hands of its author and of tract.
+    fn measured(path: &Path, options: &Options, heap: &HeapCounter) -> Result<Session> {
+        let before = (heap.current_bytes)();
+        let ((mut session, held), peak) = heap.around(|| {
+            let session = Session::from_bundle(bundle_at(path, options)?, options)?;
+            let held = (heap.current_bytes)().saturating_sub(before);
+            // Whoever runs it hears of an input that it cannot run.
+            session.examples().iter().for_each(|example| drop(session.run(example)));
+            Ok((session, held))
+        })?;
+        let (peak, live) = (heap::with_margin(peak), session.plan.activations_bytes);
+        session.plan.weights_bytes = held;
+        session.plan.scratch_bytes = peak.saturating_sub(held + live);
+        options.budget.admit(&[session.plan])?;
+        Ok(session)
     }
 
     /// Opens a bundle that is already mapped.
@@ -624,6 +650,10 @@ pub struct Operators {
 /// # Errors
 /// As [`Session::open`].
 pub fn plans(path: &Path, options: &Options) -> Result<Vec<Plan>> {
+    let unlimited = || Options { budget: Budget::UNLIMITED, ..options.clone() };
+    if options.heap.is_some() && !Bundle::is_bundle(path)? {
+        return Ok(vec![*Session::open(path, &unlimited())?.plan()]);
+    }
     let bundle = bundle_at(path, options)?;
     let (graph, planned) = (bundle.graph()?, planned(&bundle, options.sequence)?);
     if let Ok(program) = Program::lower(&bundle, &graph) {
@@ -639,8 +669,7 @@ pub fn plans(path: &Path, options: &Options) -> Result<Vec<Plan>> {
         return Ok(measured);
     }
     // tract tells what it needs only once it has compiled; one session serves all lengths.
-    let options = Options { budget: Budget::UNLIMITED, ..options.clone() };
-    Ok(vec![*Session::from_bundle(bundle, &options)?.plan()])
+    Ok(vec![*Session::from_bundle(bundle, &unlimited())?.plan()])
 }
 
 /// What a session of a graph that takes other inputs than tokens is planned for: the sequence lengths, the shapes, or the only one that
