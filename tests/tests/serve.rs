@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use dram_runtime::{Options, Prediction, Session};
+use dram_runtime::graph::{Attribute, Dim, Node, ValueSpec};
+use dram_runtime::{DType, Graph, Options, Prediction, Session, Tensor};
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
@@ -308,6 +309,62 @@ fn a_late_turn_is_an_error_and_a_long_line_is_not_kept() {
         replies[0]["labels"].is_array()
             && replies[1]["error"].as_str().is_some_and(|it| it.contains("1000"))
     );
+}
+
+/// A model that computes for seconds: `[2048, 2048]` times itself, again and again.
+fn slow() -> Graph {
+    let value = |name: &str| ValueSpec::new(name, DType::F32, &[Dim::Fixed(1), Dim::Fixed(4)]);
+    let mut nodes = vec![Node::new("Pad", &["x", "pads"], &["p0"])];
+    for turn in 0..40 {
+        let (before, product) = (format!("p{turn}"), format!("p{}", turn + 1));
+        nodes.push(Node::new("MatMul", &[&before, &before], &[&product]));
+    }
+    nodes.push(Node::new("ReduceSum", &["p40"], &["sum"]).with("keepdims", Attribute::Int(0)));
+    nodes.push(Node::new("Add", &["x", "sum"], &["y"]));
+    Graph {
+        name: "slow".to_owned(),
+        opsets: [(String::new(), 17)].into(),
+        inputs: vec![value("x")],
+        outputs: vec![value("y")],
+        nodes,
+        initializers: [("pads".to_owned(), Tensor::from_i64(&[4], &[0, 0, 2047, 2044]))].into(),
+        ..Graph::default()
+    }
+}
+
+#[test]
+fn who_waits_for_a_slow_answer_is_told_at_the_deadline() {
+    let folder = tempdir().expect("a folder");
+    let path = folder.path().join("slow.onnx");
+    std::fs::write(&path, slow().to_onnx()).expect("a file");
+    let mut child = Command::new(program())
+        .args(["serve", &text(&path), "--deadline", "300ms"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("dram starts");
+    let request = |id: u32| {
+        let x = json!({ "shape": [1, 4], "values": [0.0, 0.1, 0.0, 0.1] });
+        format!("{}\n", json!({ "id": id, "inputs": { "x": x } }))
+    };
+    let both = request(1) + &request(2);
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(both.as_bytes()).expect("it reads");
+    drop(stdin);
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    // The second one's turn never comes in time.
+    for id in [1, 2] {
+        let reply: Value =
+            serde_json::from_str(&lines.next().expect("a reply").expect("UTF-8")).expect("JSON");
+        let told = reply["error"].as_str().is_some_and(|it| it.contains("deadline of 300 ms"));
+        assert!(told && reply["id"] == id, "{reply}");
+    }
+    let told = Instant::now();
+    assert!(lines.next().is_none(), "each line has one reply");
+    assert!(child.wait().expect("it ends").success());
+    // What is being computed is not cut off; its client has not waited for it.
+    assert!(told.elapsed() > Duration::from_millis(200), "{:?}", told.elapsed());
 }
 
 #[test]

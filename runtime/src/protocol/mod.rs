@@ -46,10 +46,10 @@ pub fn answer(session: &Session, line: &[u8], top: usize) -> Reply {
     }
 }
 
-/// The reply to a request line whose turn came later than the `deadline` after its arrival.
+/// The reply to a request line that has no answer when the `deadline` after its arrival is over.
 pub fn expired(line: &[u8], deadline: Duration) -> Reply {
     let reason = format!(
-        "its turn came after its deadline of {} ms; ask less often, or allow more with `--deadline`",
+        "no answer within its deadline of {} ms; ask less often, or allow more with `--deadline`",
         deadline.as_millis()
     );
     reply(request::id_of(line).as_ref(), &Answer::Error(reason))

@@ -82,8 +82,8 @@ pub struct Options {
     pub shapes: Vec<Shapes>,
     /// Whose bundles it opens.
     pub trust: TrustPolicy,
-    /// What the program's allocator counts, where it does: then an ONNX file is tried when it is opened, and its
-    /// plan is what that took; an estimate without.
+    /// What the program's allocator counts, where it does: then the plan of an ONNX file holds what opening it
+    /// was seen to take, and an estimate of it otherwise.
     pub heap: Option<HeapCounter>,
 }
 
@@ -150,18 +150,16 @@ impl Session {
         Session::from_bundle(bundle_at(path, options)?, options)
     }
 
-    /// Opens an ONNX file, runs what it is planned for once, and plans with what that was seen to take: how much
-    /// it takes to read and compile a file is in the hands of its author and of tract.
+    /// Opens an ONNX file, and plans with what that was seen to take: how much it takes to read and compile a
+    /// file is in the hands of its author and of tract.
     fn measured(path: &Path, options: &Options, heap: &HeapCounter) -> Result<Session> {
         let before = (heap.current_bytes)();
-        let ((mut session, held), peak) = heap.around(|| {
-            let session = Session::from_bundle(bundle_at(path, options)?, options)?;
-            let held = (heap.current_bytes)().saturating_sub(before);
-            // Whoever runs it hears of an input that it cannot run.
-            session.examples().iter().for_each(|example| drop(session.run(example)));
-            Ok((session, held))
-        })?;
-        let (peak, live) = (heap::with_margin(peak), session.plan.activations_bytes);
+        // What making the bundle takes is measured, not estimated.
+        let open = || Session::from_bundle(bundle_at(path, options)?.made_of(0), options);
+        let (mut session, opening) = heap.around(open)?;
+        let held = (heap.current_bytes)().saturating_sub(before);
+        let Plan { activations_bytes: live, scratch_bytes: scratch, .. } = session.plan;
+        let peak = heap::with_margin(opening.max(held + live + scratch));
         session.plan.weights_bytes = held;
         session.plan.scratch_bytes = peak.saturating_sub(held + live);
         options.budget.admit(&[session.plan])?;

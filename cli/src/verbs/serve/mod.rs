@@ -57,7 +57,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "N", default_value = "64", value_parser = clap::value_parser!(u16).range(1..=512))]
     clients: u16,
 
-    /// Answer a request whose turn comes later than this with an error: `250ms`, `2s`
+    /// Answer a request that has no answer by then with an error: `250ms`, `2s`
     #[arg(long, value_name = "TIME", value_parser = duration)]
     deadline: Option<Duration>,
 

@@ -3,11 +3,13 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use dram_runtime::Session;
+use dram_runtime::protocol::Reply;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -110,6 +112,9 @@ impl Server {
             if ready.bell {
                 self.deliver(output)?;
             }
+            while let Some((client, late)) = self.worker.give_up(Instant::now()) {
+                self.reply(client, &late);
+            }
             self.exchange(&ready, &mut chunk);
             if ready.door {
                 let door = self.door.as_ref();
@@ -140,7 +145,7 @@ impl Server {
         let now = Instant::now();
         let ping = self.supervisor.ping(self.worker.busy_since(), now);
         let patience = self.clients.iter().filter_map(|client| client.patience(now));
-        let timeout = patience.chain(ping).min().map(timespec);
+        let timeout = patience.chain(ping).chain(self.worker.patience(now)).min().map(timespec);
         let mut polled = vec![
             PollFd::new(&self.signals, PollFlags::IN),
             PollFd::new(self.worker.bell(), PollFlags::IN),
@@ -173,22 +178,26 @@ impl Server {
     fn deliver(&mut self, output: &Output) -> Result<()> {
         self.worker.silence();
         while let Some((number, reply)) = self.worker.take()? {
-            match reply.answered {
-                true => self.served.answers += 1,
-                false => self.served.errors += 1,
-            }
             if reply.answered {
                 self.confirm(output);
             }
-            // Who has left gets no reply.
-            let client = self.clients.iter_mut().position(|client| client.number == number);
-            if let Some(at) = client
-                && self.clients[at].reply(&reply.line).is_err()
-            {
-                self.clients.remove(at);
-            }
+            self.reply(number, &reply);
         }
         Ok(())
+    }
+
+    /// Sends `reply` to the client of that number; who has left gets none.
+    fn reply(&mut self, client: u64, reply: &Reply) {
+        match reply.answered {
+            true => self.served.answers += 1,
+            false => self.served.errors += 1,
+        }
+        let place = self.clients.iter_mut().position(|it| it.number == client);
+        if let Some(at) = place
+            && self.clients[at].reply(&reply.line).is_err()
+        {
+            self.clients.remove(at);
+        }
     }
 
     fn confirm(&mut self, output: &Output) {
@@ -223,6 +232,7 @@ impl Server {
             let Some(mut client) = self.clients.pop_front() else { return };
             match client.take_line() {
                 Some((line, came)) => {
+                    let line = Arc::new(line);
                     self.worker.put(Request { client: client.number, line, came });
                     idle = 0;
                 }

@@ -1,10 +1,12 @@
 //! The thread that computes: requests in, replies out, one after another.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::Scope;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use dram_runtime::Session;
@@ -13,24 +15,44 @@ use dram_runtime::protocol::{self, Line, Reply};
 use super::Bounds;
 
 /// A request, and whose it is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Request {
     pub(super) client: u64,
-    pub(super) line: Line,
+    pub(super) line: Arc<Line>,
     /// When it came.
     pub(super) came: Instant,
+}
+
+impl Request {
+    /// The reply once it is late by `deadline`. A line that was too long is told at its turn.
+    fn expired(&self, deadline: Option<Duration>, now: Instant) -> Option<Reply> {
+        match (&*self.line, deadline) {
+            (Line::Whole(line), Some(deadline)) if now.duration_since(self.came) > deadline => {
+                Some(protocol::expired(line, deadline))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A request that the thread has not given back yet.
+#[derive(Debug)]
+struct Waiting {
+    request: Request,
+    /// Whether its client has its reply: that it is too late.
+    given_up: bool,
 }
 
 /// The queue before the computing thread and the one behind it. The thread ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Worker {
     requests: SyncSender<Request>,
-    replies: Receiver<(u64, Reply)>,
+    replies: Receiver<Reply>,
     /// Readable whenever there are replies.
     bell: UnixStream,
-    /// Requests that were put in and whose replies were not taken out.
-    waiting: usize,
-    capacity: usize,
+    /// Requests that were put in and whose replies were not taken out, in their order.
+    waiting: VecDeque<Waiting>,
+    bounds: Bounds,
     /// When it last had nothing to do, or had just finished something.
     progress: Instant,
 }
@@ -52,8 +74,8 @@ impl Worker {
         ringer.set_nonblocking(true)?;
         let work = move || work(session, bounds, &inbox, &outbox, ringer);
         std::thread::Builder::new().name("worker".to_owned()).spawn_scoped(scope, work)?;
-        let (waiting, capacity) = (0, bounds.queue);
-        Ok(Worker { requests, replies, bell, waiting, capacity, progress: Instant::now() })
+        let waiting = VecDeque::with_capacity(bounds.queue);
+        Ok(Worker { requests, replies, bell, waiting, bounds, progress: Instant::now() })
     }
 
     /// What poll(2) waits for.
@@ -63,40 +85,61 @@ impl Worker {
 
     /// Whether the queue takes another request.
     pub(super) fn has_room(&self) -> bool {
-        self.waiting < self.capacity
+        self.waiting.len() < self.bounds.queue
     }
 
     /// Since when it has been at its present request; `None` where it has none.
     pub(super) fn busy_since(&self) -> Option<Instant> {
-        (self.waiting > 0).then_some(self.progress)
+        (!self.waiting.is_empty()).then_some(self.progress)
     }
 
     /// Puts a request into the queue, which has room.
     pub(super) fn put(&mut self, request: Request) {
-        if self.waiting == 0 {
+        if self.waiting.is_empty() {
             self.progress = Instant::now();
         }
-        self.waiting += 1;
+        self.waiting.push_back(Waiting { request: request.clone(), given_up: false });
         // Where the thread has ended, the bell has told, and `take` says so.
         let _ = self.requests.try_send(request);
     }
 
-    /// The next reply and whose it is, if there is one.
+    /// The next reply and whose it is, if there is one. What comes of a request that was given up is dropped.
     ///
     /// # Errors
     /// Where the thread has ended, which only a fault of ours can make it do.
     pub(super) fn take(&mut self) -> Result<Option<(u64, Reply)>> {
-        match self.replies.try_recv() {
-            Ok(reply) => {
-                self.waiting -= 1;
-                self.progress = Instant::now();
-                Ok(Some(reply))
-            }
-            Err(TryRecvError::Empty) => Ok(None),
-            Err(TryRecvError::Disconnected) => {
-                bail!("the computing thread has ended; please report this")
+        loop {
+            let reply = match self.replies.try_recv() {
+                Ok(reply) => reply,
+                Err(TryRecvError::Empty) => return Ok(None),
+                Err(TryRecvError::Disconnected) => {
+                    bail!("the computing thread has ended; please report this")
+                }
+            };
+            self.progress = Instant::now();
+            let waiting = self.waiting.pop_front().expect("each reply is to one that waits");
+            if !waiting.given_up {
+                return Ok(Some((waiting.request.client, reply)));
             }
         }
+    }
+
+    /// The next of the requests whose deadline is over, with the reply that says so.
+    pub(super) fn give_up(&mut self, now: Instant) -> Option<(u64, Reply)> {
+        let deadline = self.bounds.deadline;
+        self.waiting.iter_mut().filter(|waiting| !waiting.given_up).find_map(|waiting| {
+            let reply = waiting.request.expired(deadline, now)?;
+            waiting.given_up = true;
+            Some((waiting.request.client, reply))
+        })
+    }
+
+    /// The time until the next deadline is over; `None` where none is set or nothing waits.
+    pub(super) fn patience(&self, now: Instant) -> Option<Duration> {
+        let deadline = self.bounds.deadline?;
+        let open = self.waiting.iter().filter(|waiting| !waiting.given_up);
+        let ends = open.map(|waiting| waiting.request.came + deadline).min()?;
+        Some(ends.saturating_duration_since(now))
     }
 
     /// Silences the bell, before all replies are taken.
@@ -110,18 +153,17 @@ fn work(
     session: &Session,
     bounds: Bounds,
     inbox: &Receiver<Request>,
-    outbox: &SyncSender<(u64, Reply)>,
+    outbox: &SyncSender<Reply>,
     mut ringer: UnixStream,
 ) {
-    for Request { client, line, came } in inbox {
-        let reply = match (line, bounds.deadline) {
-            (Line::TooLong, _) => protocol::too_long(bounds.max_request),
-            (Line::Whole(line), Some(deadline)) if came.elapsed() > deadline => {
-                protocol::expired(&line, deadline)
-            }
-            (Line::Whole(line), _) => protocol::answer(session, &line, bounds.top),
-        };
-        if outbox.send((client, reply)).is_err() {
+    for request in inbox {
+        // What nobody waits for any more is not computed.
+        let expired = request.expired(bounds.deadline, Instant::now());
+        let reply = expired.unwrap_or_else(|| match &*request.line {
+            Line::TooLong => protocol::too_long(bounds.max_request),
+            Line::Whole(line) => protocol::answer(session, line, bounds.top),
+        });
+        if outbox.send(reply).is_err() {
             return;
         }
         // A bell that is full has rung.
