@@ -95,11 +95,16 @@ pub(super) fn digest(bytes: &[u8]) -> Digest {
     Digest(*hasher.finalize().as_bytes())
 }
 
-/// Checks that the sequences ascend, that the sections follow one another, each at the next aligned
+/// Checks that the sequences ascend, that exits are taken at a probability, that the sections follow one another, each at the next aligned
 /// offset, to the very end, and that each tensor's bytes are those of its shape.
 fn sections(manifest: &Manifest, manifest_bytes: usize, bytes: &[u8]) -> Result<(), String> {
     if !manifest.sequences.is_sorted_by(|a, b| a < b) || manifest.sequences.first() == Some(&0) {
         return Err("its sequence lengths are not ascending from 1".to_owned());
+    }
+    if let Some(exits) = &manifest.exits
+        && !(exits.threshold > 0.0 && exits.threshold <= 1.0)
+    {
+        return Err(format!("the threshold of its exits, {}, is not in 0..1", exits.threshold));
     }
     let mut end = HEADER_BYTES + manifest_bytes;
     let mut follow = |name: &str, extent: Extent| {

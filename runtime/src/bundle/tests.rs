@@ -8,6 +8,7 @@ use super::*;
 use crate::graph::{Dim, Node, ValueSpec};
 use crate::manifest::Task;
 use crate::precision::Precision;
+use crate::session::{Options, Session};
 use crate::trust::{PrivateKey, keygen};
 
 /// `y = x w`, with weights that depend on `seed`, and with golden examples where `golden` gives them.
@@ -284,10 +285,25 @@ fn lies_about_sections_are_refused() {
         ("a sequence twice", forge(|m| m["sequences"] = json!([2, 2])), "ascending"),
         ("a sequence of none", forge(|m| m["sequences"] = json!([0])), "ascending"),
         ("an unknown task", forge(|m| m["task"] = json!("x")), "manifest"),
+        ("exits at no certainty", forge(|m| m["exits"] = exits("y", 0.0)), "not in 0..1"),
+        ("exits never reached", forge(|m| m["exits"] = exits("y", 1.5)), "not in 0..1"),
     ];
     for (attack, bytes, reason) in attacks {
         let got = refusal(&bytes);
         assert!(got.contains(reason), "{attack}: {got}");
+    }
+}
+
+fn exits(output: &str, threshold: f64) -> Value {
+    json!({ "outputs": [output], "threshold": threshold })
+}
+
+#[test]
+fn an_exit_that_is_no_further_output_is_refused() {
+    for output in ["y", "z"] {
+        let bundle = Bundle::from_image(&forge(|m| m["exits"] = exits(output, 0.5))).unwrap();
+        let refused = Session::from_bundle(bundle, &Options::default()).unwrap_err().to_string();
+        assert!(refused.contains("a further output of the graph"), "{refused}");
     }
 }
 

@@ -244,9 +244,7 @@ impl Session {
 
     /// The exits that the bundle names, where they can end a run.
     fn exits(&self) -> Result<Option<Early>> {
-        let (Some(exits), Executor::Kernels(_)) = (&self.manifest().exits, &self.executor) else {
-            return Ok(None);
-        };
+        let Some(exits) = &self.manifest().exits else { return Ok(None) };
         let place = |name: &String| {
             let place = self.graph.outputs.iter().position(|output| output.name == *name);
             let place = place.filter(|&place| {
@@ -258,7 +256,9 @@ impl Session {
             })
         };
         let outputs = exits.outputs.iter().map(place).collect::<Result<_>>()?;
-        Ok(Some(Early { outputs, threshold: exits.threshold }))
+        // tract's plan has one end.
+        let ends_early = matches!(self.executor, Executor::Kernels(_));
+        Ok(ends_early.then_some(Early { outputs, threshold: exits.threshold }))
     }
 
     fn check_labels(&self) -> Result<()> {
