@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use dram_models::recipe::Recipe;
+use dram_models::Task;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let _ = Recipe::parse(&String::from_utf8_lossy(bytes), Path::new("recipe.toml"));
+    let _ = Task::parse(&String::from_utf8_lossy(bytes), Path::new("recipe.toml"));
 });
