@@ -63,10 +63,9 @@ impl Answers {
         accuracy(&predicted, labels, classes)
     }
 
-    /// Those about `count` examples from `start` on.
-    pub(crate) fn rows(&self, start: usize, count: usize) -> Answers {
-        let rows: Vec<usize> = (start..start + count).collect();
-        let part = |array: &Option<Array>| array.as_ref().map(|array| array.rows(&rows));
+    /// Those about the examples `rows`, in that order.
+    pub(crate) fn at(&self, rows: &[usize]) -> Answers {
+        let part = |array: &Option<Array>| array.as_ref().map(|array| array.rows(rows));
         Answers { logits: part(&self.logits), embeddings: part(&self.embeddings) }
     }
 

@@ -1,6 +1,7 @@
 //! Who teaches: the recipe's first teacher, fine-tuned where that is asked for, and any further ones; and
 //! what they say.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -93,9 +94,9 @@ impl Run<'_> {
             self.interview(&onnx, model, &rows, gives, watch)?;
         let mut at = 0;
         let mut next = |examples: &Examples| {
-            let part = answers.rows(at, examples.len());
+            let rows: Vec<usize> = (at..at + examples.len()).collect();
             at += examples.len();
-            part
+            answers.at(&rows)
         };
         let train = next(&reading.all);
         let validation = next(exam);
@@ -144,8 +145,14 @@ impl Run<'_> {
         watch: &mut Watch,
     ) -> Result<(String, Asked)> {
         let key = hash(&[b"interview", onnx, json(&rows).as_bytes()]);
+        // A text may be learned from and measured on another task, too.
+        let distinct: Vec<&[u32]> = BTreeSet::from_iter(rows).into_iter().copied().collect();
         let ask = |each: &mut dyn FnMut(usize, usize) -> ControlFlow<()>| {
-            interview(&path()?, rows, gives, each)
+            let answers = interview(&path()?, &distinct, gives, each)?;
+            let place =
+                |row: &&[u32]| distinct.binary_search(row).expect("every row was asked about");
+            let places: Vec<usize> = rows.iter().map(place).collect();
+            Ok(answers.map(|answers| answers.at(&places)))
         };
         let asked = self.stages.ask(&key, self.inputs.answers_work(), ask, watch)?;
         Ok((key, asked))
