@@ -15,8 +15,8 @@ use crate::operators::grid::{Grid, Image};
 use crate::operators::{Matrix, Operator};
 use crate::tensor::DType;
 
-/// Most elements of a value: beyond them sums of extents could overflow.
-const MOST_ELEMENTS: usize = 1 << 40;
+/// Most elements of all values together, so that no sum of their bytes overflows.
+const MOST_ELEMENTS: usize = isize::MAX as usize / 8;
 
 impl Network {
     /// Compiles the bundle's graph for our kernels, for one element of its batch where its inputs leave open
@@ -36,6 +36,7 @@ impl Network {
             values: BTreeMap::new(),
             slots: Vec::new(),
             steps: Vec::new(),
+            elements: 0,
         };
         let inputs =
             graph.inputs.iter().map(|input| lowering.input(input)).collect::<Result<_>>()?;
@@ -53,6 +54,8 @@ struct Lowering<'a> {
     values: BTreeMap<String, Value>,
     slots: Vec<Slot>,
     steps: Vec<Step>,
+    /// Of all values.
+    elements: usize,
 }
 
 impl Lowering<'_> {
@@ -194,11 +197,13 @@ impl Lowering<'_> {
         element: Element,
     ) -> Result<Value> {
         let product = |count: usize, &extent: &usize| count.checked_mul(extent);
-        let count = shape.iter().try_fold(1, product).filter(|&count| count <= MOST_ELEMENTS);
-        let count = count.filter(|&count| count > 0).ok_or_else(|| {
-            let expected = format!("1 to {MOST_ELEMENTS} elements");
-            Error::graph(place, expected, format!("the shape {shape:?}"))
-        })?;
+        let count = shape.iter().try_fold(1, product).filter(|&count| count > 0);
+        let all = count.and_then(|count| self.elements.checked_add(count));
+        let (Some(count), Some(all @ ..=MOST_ELEMENTS)) = (count, all) else {
+            let expected = format!("one element, and at most {MOST_ELEMENTS} in all values");
+            return Err(Error::graph(place, expected, format!("the shape {shape:?}")));
+        };
+        self.elements = all;
         let length = match element {
             Element::F32 => count,
             Element::U8 => count.div_ceil(size_of::<f32>()),
