@@ -62,7 +62,9 @@ fn networks() -> Vec<(&'static str, Graph)> {
             Node::new("Relu", &["s2"], &["r2"]),
             Node::new("GlobalAveragePool", &["r2"], &["pool"]),
             Node::new("Flatten", &["pool"], &["embedding"]),
-            Node::new("Gemm", &["embedding", "w3"], &["logits"]),
+            Node::new("PRelu", &["embedding", "slopes"], &["bent"]),
+            Node::new("Gemm", &["bent", "w3"], &["logits"]),
+            Node::new("Softmax", &["logits"], &["shares"]).with("axis", Attribute::Int(1)),
         ];
         let constants = [
             ("axes", ints(&[2])),
@@ -70,6 +72,7 @@ fn networks() -> Vec<(&'static str, Graph)> {
             ("shift", pattern(&[6, 1, 1])),
             ("w1", pattern(&[20, 6, 1, 5])),
             ("w2", pattern(&[20, 20, 1, 3])),
+            ("slopes", pattern(&[20])),
             ("w3", pattern(&[20, 4])),
         ];
         graph(&[40, 6], nodes, &constants)

@@ -20,8 +20,8 @@ pub(crate) enum Array {
     Function(Pointwise<'static>),
     /// The natural logarithm of each element.
     Log,
-    /// Along the last axis, shares of one.
-    Softmax,
+    /// Along this axis, which must be the last, shares of one.
+    Softmax(i64),
 }
 
 /// How a shape becomes another of as many elements.
@@ -46,6 +46,8 @@ pub(crate) enum Arithmetic {
     Sub,
     Mul,
     Div,
+    /// The first; what of it is negative, times the second.
+    PRelu,
 }
 
 /// What an operator of two arrays reads.
@@ -78,11 +80,12 @@ impl Array {
                 Array::Transpose(order.collect::<Option<_>>()?)
             }
             // Before opset 7 they were told by attributes how to broadcast.
-            "Add" | "Sub" | "Mul" | "Div" if opset >= 7 => {
+            "Add" | "Sub" | "Mul" | "Div" | "PRelu" if opset >= 7 => {
                 let arithmetic = match node.op.as_str() {
                     "Add" => Arithmetic::Add,
                     "Sub" => Arithmetic::Sub,
                     "Mul" => Arithmetic::Mul,
+                    "PRelu" => Arithmetic::PRelu,
                     _ => Arithmetic::Div,
                 };
                 Array::Binary(arithmetic, [stored.operand(0)?, stored.operand(1)?])
@@ -92,7 +95,7 @@ impl Array {
             "Tanh" => Array::function(Function::Tanh),
             "Log" => Array::Log,
             // Before opset 13 it took all axes from this one on, by default the second.
-            "Softmax" if node.int("axis", if opset >= 13 { -1 } else { 1 }) == -1 => Array::Softmax,
+            "Softmax" => Array::Softmax(node.int("axis", if opset >= 13 { -1 } else { 1 })),
             _ => return None,
         })
     }
@@ -124,11 +127,12 @@ impl Array {
                 let met = shapes.iter().all(|shape| shape.len() == a.len().max(b.len()));
                 (met || !batched).then(|| broadcast(a, b)).flatten()?
             }
-            Array::Function(_) | Array::Log | Array::Softmax => x.to_vec(),
+            Array::Softmax(axis) if place(*axis, x.len())? + 1 != x.len() => return None,
+            Array::Function(_) | Array::Log | Array::Softmax(_) => x.to_vec(),
         };
         let keeps = match self {
             Array::Transpose(order) => order.first() == Some(&0),
-            Array::Softmax => x.len() > 1,
+            Array::Softmax(_) => x.len() > 1,
             _ => shape.first() == Some(&1),
         };
         (!batched || keeps).then_some(shape)
@@ -147,10 +151,6 @@ impl Array {
 
 impl View {
     fn output(&self, x: &[usize], batched: bool) -> Option<Vec<usize>> {
-        let place = |axis: i64, rank: usize| {
-            let axis = if axis < 0 { axis.checked_add(rank as i64)? } else { axis };
-            usize::try_from(axis).ok().filter(|&axis| axis < rank)
-        };
         let places = |axes: &[i64], rank: usize| {
             axes.iter().map(|&axis| place(axis, rank)).collect::<Option<Vec<usize>>>()
         };
@@ -184,6 +184,12 @@ impl View {
             View::Reshape(extents) => reshaped(x, extents, batched)?,
         })
     }
+}
+
+/// The axis that ONNX numbers `axis` of so many, from the end where that is negative.
+fn place(axis: i64, rank: usize) -> Option<usize> {
+    let axis = if axis < 0 { axis.checked_add(rank as i64)? } else { axis };
+    usize::try_from(axis).ok().filter(|&axis| axis < rank)
 }
 
 fn reshaped(x: &[usize], extents: &[i64], batched: bool) -> Option<Vec<usize>> {
@@ -322,7 +328,7 @@ impl Machine {
                 out.copy_from_slice(x);
                 kernels::log(self.cpu, out);
             }
-            Array::Softmax => {
+            Array::Softmax(_) => {
                 out.copy_from_slice(x);
                 kernels::softmax(self.cpu, out, width);
             }
@@ -338,6 +344,7 @@ impl Arithmetic {
             Arithmetic::Sub => each(a, b, out, |a, b| a - b),
             Arithmetic::Mul => each(a, b, out, |a, b| a * b),
             Arithmetic::Div => each(a, b, out, |a, b| a / b),
+            Arithmetic::PRelu => each(a, b, out, |a, b| if a < 0.0 { a * b } else { a }),
         }
     }
 }
