@@ -4,9 +4,9 @@ use std::hint::black_box;
 use std::thread::available_parallelism;
 
 use dram_runtime::kernels::{
-    Activation, Cpu, Epilogue, Heads, KeysValues, LayerNorm, PackedF32, PackedI8, RowScale,
-    attention, column_sums, layer_norm_in_place, linear_f32, linear_i8, pack_f32, pack_i8,
-    pack_keys_values, pad_columns, quantize_columns, quantize_rows, quantized_width,
+    Activation, Block, Cpu, Epilogue, Heads, LayerNorm, PackedF32, PackedI8, RowScale, attention,
+    column_sums, layer_norm_in_place, linear_f32, linear_i8, pack_f32, pack_i8, pad_columns,
+    quantize_columns, quantize_rows, quantized_width,
 };
 use serde::{Deserialize, Serialize};
 
@@ -95,7 +95,8 @@ fn peak_f32(cpu: Cpu) -> f64 {
     let (panels, bias) = (pack_f32(&floats(k * n), k, n), vec![0.0; n]);
     let weights = PackedF32::new(&panels, &bias, k, n).expect("packed for k and n");
     let (x, mut out) = (floats(m * k), vec![0.0; m * n]);
-    let call = || linear_f32(cpu, black_box(&x), &weights, Epilogue::default(), &mut out);
+    let call =
+        || linear_f32(cpu, black_box(&x), &weights, Epilogue::default(), Block::new(&mut out, n));
     (m * k * n) as f64 / least(call)
 }
 
@@ -103,8 +104,10 @@ fn peak_int8(cpu: Cpu) -> f64 {
     let (m, k, n) = TILE;
     let layer = Int8Layer::new(k, n);
     let (x, rows, mut out) = (vec![3; m * k], vec![RowScale::default(); m], vec![0.0; m * n]);
-    let call =
-        || linear_i8(cpu, black_box(&x), &rows, &layer.packed(), Epilogue::default(), &mut out);
+    let call = || {
+        let out = Block::new(&mut out, n);
+        linear_i8(cpu, black_box(&x), &rows, &layer.packed(), Epilogue::default(), out);
+    };
     (m * k * n) as f64 / least(call)
 }
 
@@ -117,7 +120,7 @@ fn layers_f32_seconds(cpu: Cpu) -> f64 {
     let mut encode = |layers: &[(Vec<f32>, Vec<f32>); 4]| {
         for ((k, n, activation), (panels, bias)) in LAYERS.into_iter().zip(layers) {
             let weights = PackedF32::new(panels, bias, k, n).expect("packed for k and n");
-            let (x, out) = (&x[..TOKENS * k], &mut out[..TOKENS * n]);
+            let (x, out) = (&x[..TOKENS * k], Block::new(&mut out[..TOKENS * n], n));
             linear_f32(cpu, black_box(x), &weights, Epilogue { activation, residual: None }, out);
         }
         normalize_twice(cpu, &mut out[..TOKENS * WIDTH]);
@@ -133,7 +136,7 @@ fn layers_int8_seconds(cpu: Cpu) -> f64 {
     let mut rows = vec![RowScale::default(); TOKENS];
     let mut encode = |layers: &[Int8Layer; 4]| {
         for ((k, n, activation), layer) in LAYERS.into_iter().zip(layers) {
-            let (x, out) = (&x[..TOKENS * k], &mut out[..TOKENS * n]);
+            let (x, out) = (&x[..TOKENS * k], Block::new(&mut out[..TOKENS * n], n));
             let bytes = &mut bytes[..TOKENS * quantized_width(k)];
             quantize_rows(cpu, black_box(x), k, bytes, &mut rows);
             let epilogue = Epilogue { activation, residual: None };
@@ -178,13 +181,11 @@ impl Int8Layer {
 
 fn attention_seconds(cpu: Cpu) -> f64 {
     let qkv = floats(TOKENS * 3 * WIDTH);
-    let mut packed = vec![0.0; HEADS.packed_len(TOKENS)];
     let (mut scratch, mask) = (vec![0.0; HEADS.scratch_len(TOKENS)], vec![1; TOKENS]);
     let mut out = vec![0.0; TOKENS * WIDTH];
     median(|| {
-        pack_keys_values(cpu, HEADS, black_box(&qkv), &mut packed);
-        let keys_values = KeysValues { packed: &packed, mask: &mask };
-        attention(cpu, HEADS, &qkv, keys_values, &mut scratch, &mut out);
+        let inputs = (black_box(&qkv[..]), &mask[..]);
+        attention(cpu, HEADS, 0..HEADS.heads, inputs, &mut scratch, Block::new(&mut out, WIDTH));
     })
 }
 

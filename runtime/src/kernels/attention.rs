@@ -1,14 +1,21 @@
-//! Queries, keys, values -> what each token attends to. Keys are transposed and values gathered into
-//! panels once; then twelve queries at a time have their scores, which never leave the first-level cache.
+//! Queries, keys, values -> what each token attends to, thirty-two queries of a head at a time. Their scores lie
+//! a key a row, so that what a softmax finds along the keys it finds for all queries at once.
 
+use super::block::{Block, Strided};
 use super::cpu::{Cpu, per_cpu};
+use super::lanes::LANES;
+use super::math;
 use super::pack::PANEL;
-use super::tiles::{self, Strided, TILE_ROWS, Tile};
-use super::{lanes, math};
+use super::tiles::{self, Ahead};
+use std::ops::Range;
 
-/// Added to the score of a key that the mask excludes: far below every score, and finite, so that a row
+/// The score of a key that the mask excludes: far below every score, and finite, so that a row
 /// whose keys are all excluded attends to all alike.
 const EXCLUDED: f32 = -1e30;
+
+/// Keys whose scores a loop takes together: more than a compiler unrolls, so that it makes vectors of neighbours and
+/// not of columns.
+const TOGETHER: usize = 8;
 
 /// The shape of a multi-head attention: `heads` of `head_width` columns each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,28 +32,9 @@ impl Heads {
         self.heads * self.head_width
     }
 
-    /// Tokens whose keys and values are packed together; [`pack_keys_values`] takes rows from a multiple
-    /// of it on.
-    pub const GROUP: usize = PANEL;
-
-    /// Floats that [`pack_keys_values`] fills for each group of tokens.
-    pub fn group_len(self) -> usize {
-        self.heads * self.head_len()
-    }
-
-    /// Floats that [`pack_keys_values`] fills for `tokens`.
-    pub fn packed_len(self, tokens: usize) -> usize {
-        tokens.div_ceil(PANEL) * self.group_len()
-    }
-
     /// Floats of scratch that each thread of [`attention`] needs for `tokens`.
     pub fn scratch_len(self, tokens: usize) -> usize {
-        (TILE_ROWS + 1) * tokens.next_multiple_of(PANEL)
-    }
-
-    /// Floats of one head in a group: keys `[head_width, 32]`, then values `[panels, 32, 32]`.
-    fn head_len(self) -> usize {
-        self.head_width * PANEL + self.value_panels() * PANEL * PANEL
+        (tokens + self.head_width + self.value_panels() * tokens) * PANEL
     }
 
     fn value_panels(self) -> usize {
@@ -54,57 +42,10 @@ impl Heads {
     }
 }
 
-/// Rearranges the keys and values of some tokens for [`attention`]. `qkv` is `[rows, 3 * hidden]`, each
-/// row the queries, keys and values of one token; its first token is a multiple of [`Heads::GROUP`].
-/// `packed` is the part of all `[groups, group_len]` that belongs to these rows, so threads can share the
-/// work.
-///
-/// # Panics
-/// When the lengths do not belong together.
-pub fn pack_keys_values(cpu: Cpu, heads: Heads, qkv: &[f32], packed: &mut [f32]) {
-    let stride = 3 * heads.hidden();
-    assert!(qkv.len().is_multiple_of(stride), "qkv is [rows, 3 * hidden]");
-    assert_eq!(
-        packed.len(),
-        heads.packed_len(qkv.len() / stride),
-        "the panels are those of the rows"
-    );
-    #[inline(always)]
-    fn body(heads: Heads, qkv: &[f32], packed: &mut [f32]) {
-        let (hidden, width) = (heads.hidden(), heads.head_width);
-        let groups = qkv.chunks(PANEL * 3 * hidden).zip(packed.chunks_exact_mut(heads.group_len()));
-        for (rows, group) in groups {
-            for (head, target) in group.chunks_exact_mut(heads.head_len()).enumerate() {
-                let (keys, values) = target.split_at_mut(width * PANEL);
-                let (first_key, first_value) = (hidden + head * width, 2 * hidden + head * width);
-                keys.fill(0.0);
-                for (token, row) in rows.chunks_exact(3 * hidden).enumerate() {
-                    let key = &row[first_key..][..width];
-                    keys.chunks_exact_mut(PANEL)
-                        .zip(key)
-                        .for_each(|(step, &key)| step[token] = key);
-                    let value = row[first_value..][..width].chunks(PANEL);
-                    for (panel, value) in values.chunks_exact_mut(PANEL * PANEL).zip(value) {
-                        panel[token * PANEL..][..value.len()].copy_from_slice(value);
-                    }
-                }
-            }
-        }
-    }
-    per_cpu!(cpu, body(heads: Heads, qkv: &[f32], packed: &mut [f32]))
-}
-
-/// The keys and values that [`attention`] looks at.
-#[derive(Clone, Copy, Debug)]
-pub struct KeysValues<'a> {
-    /// What [`pack_keys_values`] made of every token.
-    pub packed: &'a [f32],
-    /// `[tokens]`; zero excludes a token from being attended to.
-    pub mask: &'a [u8],
-}
-
-/// `out [rows, hidden]`: for each head, `softmax(q . keys) . values`. `qkv` is `[rows, 3 * hidden]`, of which
-/// the queries are read; they are scaled already. `scratch` is [`Heads::scratch_len`] long.
+/// For each of the heads `which` and each token, `softmax(query . keys) . values`. `qkv` is
+/// `[tokens, 3 * hidden]`, each row the queries, keys and values of one token, queries scaled already; `mask` is
+/// `[tokens]`, and a zero excludes a token from being attended to. `out` is `[tokens, columns of those heads]`;
+/// `scratch` is [`Heads::scratch_len`] long.
 ///
 /// A query whose keys are all excluded attends to all tokens alike.
 ///
@@ -113,131 +54,153 @@ pub struct KeysValues<'a> {
 pub fn attention(
     cpu: Cpu,
     heads: Heads,
-    qkv: &[f32],
-    keys_values: KeysValues<'_>,
+    which: Range<usize>,
+    (qkv, mask): (&[f32], &[u8]),
     scratch: &mut [f32],
-    out: &mut [f32],
+    mut out: Block<'_, f32>,
 ) {
-    let (hidden, tokens) = (heads.hidden(), keys_values.mask.len());
-    assert_eq!(qkv.len(), 3 * out.len(), "qkv is [rows, 3 * hidden], the result [rows, hidden]");
-    assert!(out.len().is_multiple_of(hidden), "the result holds whole rows");
+    let (hidden, width, tokens) = (heads.hidden(), heads.head_width, mask.len());
+    assert_eq!(qkv.len(), tokens * 3 * hidden, "qkv is [tokens, 3 * hidden]");
+    assert!(which.end <= heads.heads, "the heads are some of all");
     assert_eq!(
-        keys_values.packed.len(),
-        heads.packed_len(tokens),
-        "there are panels for every token"
+        (out.rows(), out.width()),
+        (tokens, which.len() * width),
+        "the result is [tokens, columns of the heads]"
     );
     assert_eq!(scratch.len(), heads.scratch_len(tokens), "the scratch is that of the tokens");
-    let (bias, scores) = scratch.split_at_mut(tokens.next_multiple_of(PANEL));
-    bias.fill(0.0);
-    for (bias, _) in bias.iter_mut().zip(keys_values.mask).filter(|(_, keep)| **keep == 0) {
-        *bias = EXCLUDED;
-    }
-    // Heads outermost: the panels of one head stay in the cache for all of its queries.
-    for head in 0..heads.heads {
-        let blocks = qkv.chunks(TILE_ROWS * 3 * hidden).zip(out.chunks_mut(TILE_ROWS * hidden));
-        for (queries, out) in blocks {
-            let queries = Strided {
-                values: &queries[head * heads.head_width..],
-                stride: 3 * hidden,
-                width: heads.head_width,
-            };
-            let block = Block { cpu, heads, head, rows: out.len() / hidden, tokens };
-            block.attend(queries, keys_values.packed, bias, scores, out);
-        }
-    }
-}
-
-/// At most twelve queries of one head.
-struct Block {
-    cpu: Cpu,
-    heads: Heads,
-    head: usize,
-    rows: usize,
-    tokens: usize,
-}
-
-impl Block {
-    fn attend(
-        &self,
-        queries: Strided<'_, f32>,
-        packed: &[f32],
-        bias: &[f32],
-        scores: &mut [f32],
-        out: &mut [f32],
-    ) {
-        let stride = bias.len();
-        scores.chunks_exact_mut(stride).take(self.rows).for_each(|row| row.copy_from_slice(bias));
-        for (group, keys_values) in packed.chunks_exact(self.heads.group_len()).enumerate() {
-            let keys = &keys_values[self.head * self.heads.head_len()..];
-            let scores = &mut scores[group * PANEL..];
-            tiles::multiply_f32(self.cpu, self.rows, queries, keys, scores, stride, &[]);
-        }
-        let mut shares = [1.0; TILE_ROWS];
-        exponentials(self.cpu, &mut scores[..self.rows * stride], stride, self.tokens, &mut shares);
-        let mut sums = Tile([[0.0; PANEL]; TILE_ROWS]);
-        for panel in 0..self.heads.value_panels() {
-            self.weigh_values(scores, stride, packed, panel, &mut sums);
-            self.store(&sums.0, &shares, panel, out);
-        }
-    }
-
-    /// `sums = scores [rows, tokens] x values [tokens, 32]`, the values of one panel of columns.
-    fn weigh_values(
-        &self,
-        scores: &[f32],
-        stride: usize,
-        packed: &[f32],
-        panel: usize,
-        sums: &mut Tile<f32>,
-    ) {
-        let sums = sums.0.as_flattened_mut();
-        sums.fill(0.0);
-        let before =
-            self.head * self.heads.head_len() + (self.heads.head_width + panel * PANEL) * PANEL;
-        for (group, keys_values) in packed.chunks_exact(self.heads.group_len()).enumerate() {
-            let first = group * PANEL;
-            let width = PANEL.min(self.tokens - first);
-            let left = Strided { values: &scores[first..], stride, width };
-            tiles::multiply_f32(
-                self.cpu,
-                self.rows,
-                left,
-                &keys_values[before..],
-                sums,
-                PANEL,
-                &[],
-            );
-        }
-    }
-
-    fn store(&self, sums: &[[f32; PANEL]], shares: &[f32], panel: usize, out: &mut [f32]) {
-        let columns = PANEL.min(self.heads.head_width - panel * PANEL);
-        let first = self.head * self.heads.head_width + panel * PANEL;
-        let rows = out.chunks_exact_mut(self.heads.hidden());
-        for ((row, sums), share) in rows.zip(sums).zip(shares) {
-            for (out, sum) in row[first..][..columns].iter_mut().zip(sums) {
-                *out = sum * share;
+    let (rows, _) = scratch.as_chunks_mut::<PANEL>();
+    let (scores, rows) = rows.split_at_mut(tokens);
+    let (queries, values) = rows.split_at_mut(width);
+    let mut sums = Rows([[0.0; PANEL]; PANEL]);
+    for (place, head) in which.enumerate() {
+        let keys = Strided { values: &qkv[hidden + head * width..], stride: 3 * hidden, width };
+        let first_value = Strided { values: &qkv[2 * hidden + head * width..], ..keys };
+        pack_values(cpu, first_value, values, tokens);
+        for first in (0..tokens).step_by(PANEL) {
+            let count = PANEL.min(tokens - first);
+            let start = first * 3 * hidden + head * width;
+            turn(Strided { values: &qkv[start..], ..keys }, count, queries);
+            let turned = queries.as_flattened();
+            let (target, ahead) = ((scores.as_flattened_mut(), PANEL), Ahead::after(turned, 0, 1));
+            tiles::multiply_f32(cpu, tokens, keys, turned, &[0.0; PANEL], target, ahead);
+            for (row, _) in scores.iter_mut().zip(mask).filter(|(_, keep)| **keep == 0) {
+                row.fill(EXCLUDED);
+            }
+            let mut shares = [1.0; PANEL];
+            exponentials(cpu, scores, &mut shares);
+            for (panel, values) in values.chunks_exact(tokens).enumerate() {
+                let columns = panel * PANEL..width.min((panel + 1) * PANEL);
+                let sums = &mut sums.0[..count];
+                tiles::multiply_turned_f32(cpu, scores, values, sums);
+                for ((row, sums), share) in (first..).zip(&*sums).zip(shares) {
+                    let out = &mut out.row(row)[place * width..][columns.clone()];
+                    out.iter_mut().zip(sums).for_each(|(out, sum)| *out = *sum * share);
+                }
             }
         }
     }
 }
 
-/// Replaces the first `tokens` scores of each row by `e^(score - largest)`; `shares` get one over their sums.
-///
-/// A pass over all rows for each step, where [`softmax`](super::softmax) takes a row at a time: the steps of one row
-/// wait for each other, those of twelve do not.
-fn exponentials(cpu: Cpu, scores: &mut [f32], stride: usize, tokens: usize, shares: &mut [f32]) {
+/// Rows of scores on cache lines of their own.
+#[repr(align(64))]
+struct Rows<const N: usize>([[f32; PANEL]; N]);
+
+/// The values of one head, `[tokens, width]` somewhere in wider rows, as panels `[tokens, 32]`. Columns past the
+/// width are left as they are.
+fn pack_values(cpu: Cpu, values: Strided<'_, f32>, panels: &mut [[f32; PANEL]], tokens: usize) {
     #[inline(always)]
-    fn body(scores: &mut [f32], stride: usize, tokens: usize, shares: &mut [f32]) {
-        for (row, largest) in scores.chunks_exact(stride).zip(&mut *shares) {
-            *largest = lanes::max(&row[..tokens], f32::MIN);
-        }
-        for (row, largest) in scores.chunks_exact_mut(stride).zip(&mut *shares) {
-            row[..tokens].iter_mut().for_each(|score| *score = math::exp_of(*score - *largest));
-        }
-        for (row, share) in scores.chunks_exact(stride).zip(shares) {
-            *share = 1.0 / lanes::sum(&row[..tokens], |value| value);
+    fn body(values: Strided<'_, f32>, panels: &mut [[f32; PANEL]], tokens: usize) {
+        for (panel, target) in panels.chunks_exact_mut(tokens).enumerate() {
+            let columns = PANEL.min(values.width - panel * PANEL);
+            let rows = values.values[panel * PANEL..].chunks(values.stride);
+            for (target, row) in target.iter_mut().zip(rows) {
+                match row.first_chunk::<PANEL>() {
+                    Some(row) if columns == PANEL => *target = *row,
+                    _ => target[..columns].copy_from_slice(&row[..columns]),
+                }
+            }
         }
     }
-    per_cpu!(cpu, body(scores: &mut [f32], stride: usize, tokens: usize, shares: &mut [f32]))
+    per_cpu!(cpu, body(values: Strided<'_, f32>, panels: &mut [[f32; PANEL]], tokens: usize))
+}
+
+/// The first `count` rows of `queries` as columns of `turned [width, 32]`; the others are zero.
+///
+/// Compiled for every processor, as what follows it: wider vectors would scatter what plain stores put in place sooner.
+fn turn(queries: Strided<'_, f32>, count: usize, turned: &mut [[f32; PANEL]]) {
+    if count < PANEL {
+        turned.as_flattened_mut().fill(0.0);
+    }
+    let fours = count - count % 4;
+    for first in (0..fours).step_by(4) {
+        let rows: [_; 4] = std::array::from_fn(|place| queries.row(first + place).as_chunks::<4>());
+        let squares = rows[0].0.iter().zip(rows[1].0).zip(rows[2].0.iter().zip(rows[3].0));
+        for (steps, ((a, b), (c, d))) in turned.chunks_exact_mut(4).zip(squares) {
+            for (place, step) in steps.iter_mut().enumerate() {
+                step[first..first + 4].copy_from_slice(&[a[place], b[place], c[place], d[place]]);
+            }
+        }
+        for (place, (_, rest)) in rows.into_iter().enumerate() {
+            let steps = turned.iter_mut().rev().zip(rest.iter().rev());
+            steps.for_each(|(step, &query)| step[first + place] = query);
+        }
+    }
+    for column in fours..count {
+        turned.iter_mut().zip(queries.row(column)).for_each(|(step, &query)| step[column] = query);
+    }
+}
+
+/// Replaces the scores of each column by `e^(score - largest)`; `shares` get one over their sums, which are
+/// those of [`lanes`](super::lanes) along the column.
+fn exponentials(cpu: Cpu, scores: &mut [[f32; PANEL]], shares: &mut [f32; PANEL]) {
+    #[inline(always)]
+    fn body(scores: &mut [[f32; PANEL]], shares: &mut [f32; PANEL]) {
+        let scores = scores.as_flattened_mut();
+        // No score that is a number is passed over: NaN is, and makes the share NaN.
+        let largest = [join_all([[f32::MIN; PANEL]; TOGETHER], scores, f32::max); TOGETHER];
+        for scores in scores.chunks_mut(TOGETHER * PANEL) {
+            for (score, largest) in scores.iter_mut().zip(largest.as_flattened()) {
+                *score = math::exp_below(*score - largest);
+            }
+        }
+        let sums = join_all([[0.0; PANEL]; LANES], scores, |total, term| total + term);
+        for (share, sum) in shares.iter_mut().zip(sums) {
+            *share = 1.0 / sum;
+        }
+    }
+    per_cpu!(cpu, body(scores: &mut [[f32; PANEL]], shares: &mut [f32; PANEL]))
+}
+
+/// `join` over each column of `scores [_, 32]`: lane `l` of N takes the rows `l`, `l + N`, ... in turn, then the
+/// upper half of the lanes is joined to the lower until one is left.
+#[inline(always)]
+fn join_all<const N: usize>(
+    start: [[f32; PANEL]; N],
+    scores: &[f32],
+    join: impl Fn(f32, f32) -> f32,
+) -> [f32; PANEL] {
+    let mut lanes = Rows(start);
+    let totals = lanes.0.as_flattened_mut();
+    let len = totals.len();
+    let fours = scores.chunks_exact(4 * len);
+    let rest = fours.remainder();
+    for four in fours {
+        let (halves, more) = four.split_at(2 * len);
+        let ((a, b), (c, d)) = (halves.split_at(len), more.split_at(len));
+        let terms = a.iter().zip(b).zip(c.iter().zip(d));
+        for (total, ((&a, &b), (&c, &d))) in totals.iter_mut().zip(terms) {
+            *total = join(join(join(join(*total, a), b), c), d);
+        }
+    }
+    for terms in rest.chunks(len) {
+        totals.iter_mut().zip(terms).for_each(|(total, &term)| *total = join(*total, term));
+    }
+    let mut half = N / 2;
+    while half > 0 {
+        let (low, high) = lanes.0.split_at_mut(half);
+        let pairs = low.as_flattened_mut().iter_mut().zip(high.as_flattened());
+        pairs.for_each(|(low, &high)| *low = join(*low, high));
+        half /= 2;
+    }
+    lanes.0[0]
 }

@@ -3,7 +3,7 @@
 
 use std::hint::black_box;
 
-const LANES: usize = 32;
+pub(super) const LANES: usize = 32;
 
 /// Lanes on cache lines of their own, so that what is stored wide can be loaded narrow at once.
 #[repr(align(64))]

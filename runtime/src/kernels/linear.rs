@@ -1,10 +1,11 @@
 //! Linear layers: `out = activation(x . weights + bias) + residual`, in f32 and in int8.
 
+use super::block::{Block, Strided};
 use super::cpu::{Cpu, per_cpu};
 use super::math;
 use super::pack::{PANEL, PackedF32, PackedI8, quantized_width};
 use super::quantize::RowScale;
-use super::tiles::{self, Strided, TILE_ROWS, Tile};
+use super::tiles::{self, Ahead, TILE_ROWS, Tile};
 use std::ops::Range;
 
 /// The most rows of the left side that are gone through panel by panel before the next ones. A block reads
@@ -16,8 +17,8 @@ const ROW_BLOCK: usize = 24 * TILE_ROWS;
 pub struct Epilogue<'a> {
     /// The function that each sum passes through.
     pub activation: Activation,
-    /// Added last; `[m, n]`, as the result.
-    pub residual: Option<&'a [f32]>,
+    /// Added last; of the shape of the result.
+    pub residual: Option<Strided<'a, f32>>,
 }
 
 /// A function of one number, fused into a linear layer.
@@ -34,7 +35,8 @@ pub enum Activation {
     Tanh,
 }
 
-/// `out [m, n] = activation(x [m, k] . weights [k, n] + bias [n]) + residual [m, n]`.
+/// `out [m, n] = activation(x [m, k] . weights [k, n] + bias [n]) + residual [m, n]`. Of a wider result, some columns are
+/// those of the weights that [`PackedF32::columns`] chooses.
 ///
 /// Each sum starts from the bias and takes one fused multiply-add for each of its `k` terms, in order.
 ///
@@ -45,21 +47,19 @@ pub fn linear_f32(
     x: &[f32],
     weights: &PackedF32<'_>,
     epilogue: Epilogue<'_>,
-    out: &mut [f32],
+    mut out: Block<'_, f32>,
 ) {
     let (k, n) = (weights.k(), weights.n());
-    let m = rows_of(out, n, epilogue);
+    let m = rows_of(&out, n, epilogue);
     assert_eq!(x.len(), m * k, "x is [m, k]");
     let mut sums = Tile([[0.0; PANEL]; TILE_ROWS]);
-    for_each_block(m, n, |rows, panel, next| {
-        let ahead = next.of(weights.panel(next.panel));
+    for_each_block(m, n, |rows, panel, share| {
         let sums = &mut sums.0[..rows.len()];
-        sums.fill(*weights.bias(panel));
         let left = Strided { values: &x[rows.start * k..], stride: k, width: k };
-        let panels = weights.panel(panel);
-        tiles::multiply_f32(cpu, rows.len(), left, panels, sums.as_flattened_mut(), PANEL, ahead);
-        let window = Window::new(n, rows.start, panel);
-        store_f32(cpu, sums, window.epilogue(epilogue), window, &mut out[window.start..]);
+        let (panels, bias) = (weights.panel(panel), weights.bias(panel));
+        let (target, ahead) = ((sums.as_flattened_mut(), PANEL), share.after(panels));
+        tiles::multiply_f32(cpu, rows.len(), left, panels, bias, target, ahead);
+        store_f32(cpu, sums, epilogue, Place { row: rows.start, panel }, &mut out);
     });
 }
 
@@ -77,10 +77,10 @@ pub fn linear_i8(
     rows: &[RowScale],
     weights: &PackedI8<'_>,
     epilogue: Epilogue<'_>,
-    out: &mut [f32],
+    mut out: Block<'_, f32>,
 ) {
     let (width, n) = (quantized_width(weights.k()), weights.n());
-    let m = rows_of(out, n, epilogue);
+    let m = rows_of(&out, n, epilogue);
     assert_eq!(
         (x.len(), rows.len()),
         (m * width, m),
@@ -98,69 +98,53 @@ pub fn linear_i8(
             scales: weights.scales(panel),
             bias: weights.bias(panel),
         };
-        let window = Window::new(n, block.start, panel);
-        store_i8(cpu, sums, window.epilogue(epilogue), window, &mut out[window.start..]);
+        store_i8(cpu, sums, epilogue, Place { row: block.start, panel }, &mut out);
     });
 }
 
 /// The number of rows of `out`, which a residual must share.
-fn rows_of(out: &[f32], n: usize, epilogue: Epilogue<'_>) -> usize {
-    assert!(out.len().is_multiple_of(n), "the result holds whole rows of n");
-    assert!(epilogue.residual.is_none_or(|terms| terms.len() == out.len()), "a residual is [m, n]");
-    out.len() / n
+fn rows_of(out: &Block<'_, f32>, n: usize, epilogue: Epilogue<'_>) -> usize {
+    assert_eq!(out.width(), n, "the result is [m, n]");
+    let fits = |terms: Strided<'_, f32>| terms.width == n && terms.holds(out.rows());
+    assert!(epilogue.residual.is_none_or(fits), "a residual is [m, n]");
+    out.rows()
 }
 
-/// Calls `block(rows, panel, next)` for at most twelve rows at a time, panels outermost within a row block;
-/// the `next` of all tiles of a panel are together the panel that comes after it.
+/// Calls `block(rows, panel, share)` for at most twelve rows at a time, panels outermost within a row block.
 fn for_each_block(m: usize, n: usize, mut block: impl FnMut(Range<usize>, usize, Share)) {
-    let panels = n.div_ceil(PANEL);
     for first in (0..m).step_by(ROW_BLOCK) {
         let end = m.min(first + ROW_BLOCK);
         let tiles = (end - first).div_ceil(TILE_ROWS);
-        for panel in 0..panels {
+        for panel in 0..n.div_ceil(PANEL) {
             let mut row = first;
             for tile in 0..tiles {
                 let next = row + (end - row).div_ceil(tiles - tile);
-                block(row..next, panel, Share { panel: (panel + 1) % panels, tile, tiles });
+                block(row..next, panel, Share { tile, tiles });
                 row = next;
             }
         }
     }
 }
 
-/// The part of a panel that one of `tiles` tiles of the panel before brings nearer while it computes: the
-/// first tile of a panel would otherwise wait for all of it.
+/// Which of the tiles of a panel a tile is.
 #[derive(Clone, Copy)]
 struct Share {
-    panel: usize,
     tile: usize,
     tiles: usize,
 }
 
 impl Share {
-    fn of<T>(self, panel: &[T]) -> &[T] {
-        let cut = |tile: usize| panel.len() * tile / self.tiles;
-        &panel[cut(self.tile)..cut(self.tile + 1)]
+    /// Its part of the panel after `panel`; a bundle keeps the layers in the order in which they run.
+    fn after(self, panel: &[f32]) -> Ahead {
+        Ahead::after(panel, self.tile, self.tiles)
     }
 }
 
-/// The columns of one panel, in rows of `n`, from the element `start` on.
+/// Where a tile lies in the result: its first row, and the panel of its columns.
 #[derive(Clone, Copy)]
-struct Window {
-    start: usize,
-    n: usize,
-    columns: usize,
-}
-
-impl Window {
-    fn new(n: usize, row: usize, panel: usize) -> Window {
-        Window { start: row * n + panel * PANEL, n, columns: PANEL.min(n - panel * PANEL) }
-    }
-
-    /// The epilogue of a layer, for what starts with this window.
-    fn epilogue(self, whole: Epilogue<'_>) -> Epilogue<'_> {
-        Epilogue { residual: whole.residual.map(|terms| &terms[self.start..]), ..whole }
-    }
+struct Place {
+    row: usize,
+    panel: usize,
 }
 
 /// The products of a tile, and what makes sums of floats of them.
@@ -188,32 +172,37 @@ impl<'a> Sums<'a> {
     }
 }
 
-// `out` is an argument of its own: only as one does the compiler know that nothing else overlaps it.
 fn store_f32(
     cpu: Cpu,
     sums: &[[f32; PANEL]],
     epilogue: Epilogue<'_>,
-    window: Window,
-    out: &mut [f32],
+    place: Place,
+    out: &mut Block<'_, f32>,
 ) {
     #[inline(always)]
-    fn body(sums: &[[f32; PANEL]], epilogue: Epilogue<'_>, window: Window, out: &mut [f32]) {
-        finish(sums.len(), |row| sums[row].iter().copied(), epilogue, window, out);
+    fn body(sums: &[[f32; PANEL]], epilogue: Epilogue<'_>, place: Place, out: &mut Block<'_, f32>) {
+        finish(sums.len(), |row| sums[row].iter().copied(), epilogue, place, out);
     }
     per_cpu!(cpu, body(
         sums: &[[f32; PANEL]],
         epilogue: Epilogue<'_>,
-        window: Window,
-        out: &mut [f32],
+        place: Place,
+        out: &mut Block<'_, f32>,
     ))
 }
 
-fn store_i8(cpu: Cpu, sums: Sums<'_>, epilogue: Epilogue<'_>, window: Window, out: &mut [f32]) {
+fn store_i8(
+    cpu: Cpu,
+    sums: Sums<'_>,
+    epilogue: Epilogue<'_>,
+    place: Place,
+    out: &mut Block<'_, f32>,
+) {
     #[inline(always)]
-    fn body(sums: Sums<'_>, epilogue: Epilogue<'_>, window: Window, out: &mut [f32]) {
-        finish(sums.rows.len(), |row| sums.row(row), epilogue, window, out);
+    fn body(sums: Sums<'_>, epilogue: Epilogue<'_>, place: Place, out: &mut Block<'_, f32>) {
+        finish(sums.rows.len(), |row| sums.row(row), epilogue, place, out);
     }
-    per_cpu!(cpu, body(sums: Sums<'_>, epilogue: Epilogue<'_>, window: Window, out: &mut [f32]))
+    per_cpu!(cpu, body(sums: Sums<'_>, epilogue: Epilogue<'_>, place: Place, out: &mut Block<'_, f32>))
 }
 
 /// Stores `values(row)` as the epilogue wants it.
@@ -222,15 +211,15 @@ fn finish<V: Iterator<Item = f32>>(
     rows: usize,
     values: impl Fn(usize) -> V,
     epilogue: Epilogue<'_>,
-    window: Window,
-    out: &mut [f32],
+    place: Place,
+    out: &mut Block<'_, f32>,
 ) {
     let terms = epilogue.residual;
     match epilogue.activation {
-        Activation::None => store(rows, values, terms, window, out),
-        Activation::Relu => store(rows, |row| values(row).map(math::relu_of), terms, window, out),
-        Activation::Gelu => store(rows, |row| values(row).map(math::gelu_of), terms, window, out),
-        Activation::Tanh => store(rows, |row| values(row).map(math::tanh_of), terms, window, out),
+        Activation::None => store(rows, values, terms, place, out),
+        Activation::Relu => store(rows, |row| values(row).map(math::relu_of), terms, place, out),
+        Activation::Gelu => store(rows, |row| values(row).map(math::gelu_of), terms, place, out),
+        Activation::Tanh => store(rows, |row| values(row).map(math::tanh_of), terms, place, out),
     }
 }
 
@@ -238,14 +227,15 @@ fn finish<V: Iterator<Item = f32>>(
 fn store<V: Iterator<Item = f32>>(
     rows: usize,
     values: impl Fn(usize) -> V,
-    terms: Option<&[f32]>,
-    window: Window,
-    out: &mut [f32],
+    terms: Option<Strided<'_, f32>>,
+    place: Place,
+    out: &mut Block<'_, f32>,
 ) {
+    let first = place.panel * PANEL;
+    let columns = first..out.width().min(first + PANEL);
     for row in 0..rows {
-        let range = row * window.n..row * window.n + window.columns;
-        let terms = terms.map(|terms| &terms[range.clone()]);
-        let out = &mut out[range];
+        let terms = terms.map(|terms| &terms.row(place.row + row)[columns.clone()]);
+        let out = &mut out.row(place.row + row)[columns.clone()];
         // Only the last panel of a layer is ragged; the others have a length that the compiler knows.
         if out.len() == PANEL {
             store_row(&mut out[..PANEL], values(row), terms);
@@ -255,6 +245,7 @@ fn store<V: Iterator<Item = f32>>(
     }
 }
 
+// `out` is an argument of its own: only as one does the compiler know that nothing else overlaps it.
 #[inline(always)]
 fn store_row(out: &mut [f32], values: impl Iterator<Item = f32>, terms: Option<&[f32]>) {
     let pairs = out.iter_mut().zip(values);

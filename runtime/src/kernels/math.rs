@@ -72,25 +72,21 @@ pub fn multiply(cpu: Cpu, values: &mut [f32], factors: &[f32]) {
     per_cpu!(cpu, body(values: &mut [f32], factors: &[f32]))
 }
 
+/// Below this the exponential is no normal number.
+const LEAST_EXP: f32 = -87.336_54;
+
 /// `e^x` within [`EXP_ERROR`]: `2^n` put into the exponent bits, times a polynomial in the remainder.
 #[inline(always)]
 pub(super) fn exp_of(x: f32) -> f32 {
-    /// Below this the result is no normal number, above the next it is infinite.
-    const LEAST: f32 = -87.336_54;
+    /// Above this the result is infinite.
     const MOST: f32 = 88.722_84;
-    // ln 2 in two parts; the first has few enough bits for `n * LN2_HIGH` to be exact.
-    const LN2_HIGH: f32 = 0.693_145_75;
-    const LN2_LOW: f32 = 1.428_606_8e-6;
     // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
     const SHIFT: f32 = 12_582_912.0;
 
     let shifted = x.mul_add(std::f32::consts::LOG2_E, SHIFT);
-    let n = shifted - SHIFT;
-    let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, x));
-    let p = polynomial([0.499_999_94, 0.166_665_2, 0.041_668_4, 0.008_368_851, 0.001_381_431_9], r);
-    let mantissa = (p * r).mul_add(r, r) + 1.0;
+    let mantissa = exp_mantissa(x, shifted - SHIFT);
     let scaled = f32::from_bits(mantissa.to_bits().wrapping_add(shifted.to_bits() << 23));
-    let bounded = if x < LEAST { 0.0 } else { scaled };
+    let bounded = if x < LEAST_EXP { 0.0 } else { scaled };
     // The sum is infinite, or stays NaN.
     if x <= MOST { bounded } else { x + f32::INFINITY }
 }
@@ -114,6 +110,30 @@ fn log_of(x: f32) -> f32 {
     // Infinity stays, and NaN; what is negative becomes one.
     let bounded = if x < f32::INFINITY { bounded } else { x };
     if x < 0.0 { f32::NAN } else { bounded }
+}
+
+/// As [`exp_of`], bit for bit, where `x` is not positive, in fewer steps; NaN stays.
+#[inline(always)]
+pub(super) fn exp_below(x: f32) -> f32 {
+    // As above, and the bias of an exponent besides. No `x` this small lies halfway between two `n`, where an odd
+    // bias would round the other way: the multiples of the mantissa of log2 e begin at six million.
+    const SHIFT: f32 = 12_582_912.0 + 127.0;
+
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, SHIFT);
+    let mantissa = exp_mantissa(x, shifted - SHIFT);
+    let scaled = mantissa * f32::from_bits(shifted.to_bits() << 23);
+    if x < LEAST_EXP { 0.0 } else { scaled }
+}
+
+/// `e^(x - n ln 2)`, where `n` is the integer nearest to `x / ln 2`.
+#[inline(always)]
+fn exp_mantissa(x: f32, n: f32) -> f32 {
+    // ln 2 in two parts; the first has few enough bits for `n * LN2_HIGH` to be exact.
+    const LN2_HIGH: f32 = 0.693_145_75;
+    const LN2_LOW: f32 = 1.428_606_8e-6;
+    let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, x));
+    let p = polynomial([0.499_999_94, 0.166_665_2, 0.041_668_4, 0.008_368_851, 0.001_381_431_9], r);
+    (p * r).mul_add(r, r) + 1.0
 }
 
 /// Zero for what is negative; NaN stays.

@@ -16,6 +16,7 @@
 //! Lengths that do not belong together are a broken invariant of the caller, and panic.
 
 mod attention;
+mod block;
 mod conv;
 mod cpu;
 mod embed;
@@ -33,7 +34,8 @@ mod tiles;
 mod widen;
 mod window;
 
-pub use attention::{Heads, KeysValues, attention, pack_keys_values};
+pub use attention::{Heads, attention};
+pub use block::{Block, ColumnsMut, Strided};
 pub use conv::{
     DepthwiseF32, DepthwiseI8, Finish, Residual, Target, View, conv_f32, conv_i8, depthwise_f32,
     depthwise_i8, patch_len,

@@ -1,6 +1,8 @@
 //! Weights `[k, n]` -> panels of 32 columns, the one layout that the tiles of every CPU read. A bundle
 //! stores panels as they are here and maps them back in place.
 
+use std::ops::Range;
+
 /// Columns of a panel. Bias, scales and sums are padded with zeros to a multiple of it.
 pub const PANEL: usize = 32;
 
@@ -33,6 +35,20 @@ impl<'a> PackedF32<'a> {
     /// Outputs of the layer.
     pub fn n(&self) -> usize {
         self.n
+    }
+
+    /// The layer that computes some of the columns: `columns` starts with a panel, and ends with one or with the last.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn columns(&self, columns: Range<usize>) -> PackedF32<'a> {
+        let panels = panels_of(&columns, self.n);
+        PackedF32 {
+            panels: &self.panels[panels.start * self.k * PANEL..panels.end * self.k * PANEL],
+            bias: &self.bias[panels.start * PANEL..panels.end * PANEL],
+            k: self.k,
+            n: columns.len(),
+        }
     }
 
     pub(super) fn panel(&self, index: usize) -> &'a [f32] {
@@ -85,6 +101,24 @@ impl<'a> PackedI8<'a> {
     /// Outputs of the layer.
     pub fn n(&self) -> usize {
         self.n
+    }
+
+    /// As [`PackedF32::columns`].
+    ///
+    /// # Panics
+    /// As [`PackedF32::columns`].
+    pub fn columns(&self, columns: Range<usize>) -> PackedI8<'a> {
+        let panels = panels_of(&columns, self.n);
+        let length = quantized_width(self.k) * PANEL;
+        let padded = panels.start * PANEL..panels.end * PANEL;
+        PackedI8 {
+            panels: &self.panels[panels.start * length..panels.end * length],
+            column_sums: &self.column_sums[padded.clone()],
+            scales: &self.scales[padded.clone()],
+            bias: &self.bias[padded],
+            k: self.k,
+            n: columns.len(),
+        }
     }
 
     pub(super) fn panel(&self, index: usize) -> &'a [i8] {
@@ -175,6 +209,12 @@ pub fn pad_columns(values: &[f32]) -> Vec<f32> {
 
 fn padded_columns(n: usize) -> Option<usize> {
     n.checked_next_multiple_of(PANEL).filter(|&columns| columns > 0)
+}
+
+fn panels_of(columns: &Range<usize>, n: usize) -> Range<usize> {
+    let ends = columns.end == n || columns.end.is_multiple_of(PANEL) && columns.end < n;
+    assert!(columns.start.is_multiple_of(PANEL) && ends, "columns are those of whole panels");
+    columns.start / PANEL..columns.end.div_ceil(PANEL)
 }
 
 fn columns_of<T>(values: &[T], panel: usize) -> &[T; PANEL] {

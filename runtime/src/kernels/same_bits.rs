@@ -74,10 +74,16 @@ fn f32_linear_layers_are_the_same_and_right() {
         let (panels, padded) = (pack_f32(&weights, k, n), pad_columns(&bias));
         let packed = PackedF32::new(&panels, &padded, k, n).unwrap();
         let (activation, with_terms) = EPILOGUES[index % EPILOGUES.len()];
-        let residual = with_terms.then_some(&terms[..]);
+        let residual = with_terms.then_some(Strided::new(&terms, n));
         let result = same((m, k, n, activation), |cpu| {
             let mut out = vec![f32::NAN; m * n];
-            linear_f32(cpu, &x, &packed, Epilogue { activation, residual }, &mut out);
+            linear_f32(
+                cpu,
+                &x,
+                &packed,
+                Epilogue { activation, residual },
+                Block::new(&mut out, n),
+            );
             bits(&out)
         });
         for (place, &result) in result.iter().enumerate() {
@@ -85,8 +91,8 @@ fn f32_linear_layers_are_the_same_and_right() {
             let products =
                 (0..k).map(|i| f64::from(x[row * k + i]) * f64::from(weights[i * n + column]));
             let sum = products.sum::<f64>() + f64::from(bias[column]);
-            let expected =
-                activate(activation, sum) + f64::from(residual.map_or(0.0, |terms| terms[place]));
+            let expected = activate(activation, sum)
+                + f64::from(residual.map_or(0.0, |terms| terms.values[place]));
             // k + 1 roundings of sums no larger than 2 k + 1, and the error of the activation.
             let bound = (k + 2) as f64 * (2 * k + 2) as f64 * f64::from(f32::EPSILON) / 2.0 + 2e-6;
             let error = (f64::from(f32::from_bits(result)) - expected).abs();
@@ -107,11 +113,18 @@ fn int8_linear_layers_are_the_same_and_exact() {
         let (padded_scales, padded_bias) = (pad_columns(&scales), pad_columns(&bias));
         let packed = PackedI8::new(&panels, &sums, &padded_scales, &padded_bias, k, n).unwrap();
         let (activation, with_terms) = EPILOGUES[index % EPILOGUES.len()];
-        let residual = with_terms.then_some(&terms[..]);
+        let residual = with_terms.then_some(Strided::new(&terms, n));
         let (quantized, rows) = quantized(&x, k);
         let result = same((m, k, n, activation), |cpu| {
             let mut out = vec![f32::NAN; m * n];
-            linear_i8(cpu, &quantized, &rows, &packed, Epilogue { activation, residual }, &mut out);
+            linear_i8(
+                cpu,
+                &quantized,
+                &rows,
+                &packed,
+                Epilogue { activation, residual },
+                Block::new(&mut out, n),
+            );
             bits(&out)
         });
         if activation != Activation::None {
@@ -125,7 +138,7 @@ fn int8_linear_layers_are_the_same_and_exact() {
             };
             let sum = (0..k).map(exact).sum::<i32>();
             let value = (sum as f32).mul_add(rows[row].scale * scales[column], bias[column]);
-            let expected = residual.map_or(value, |terms| value + terms[place]);
+            let expected = residual.map_or(value, |terms| value + terms.values[place]);
             assert_eq!(f32::from_bits(result), expected, "{m}x{k}x{n} at {row},{column}");
         }
     }
@@ -154,7 +167,14 @@ fn int8_sums_do_not_saturate_at_full_range() {
         let row = RowScale { scale: 1.0, zero_point: 3 };
         let result = same((weight, byte), |cpu| {
             let mut out = vec![0.0; n];
-            linear_i8(cpu, &vec![byte; k], &[row], &packed, Epilogue::default(), &mut out);
+            linear_i8(
+                cpu,
+                &vec![byte; k],
+                &[row],
+                &packed,
+                Epilogue::default(),
+                Block::new(&mut out, n),
+            );
             bits(&out)
         });
         let expected = (i32::from(byte) - 3) * i32::from(weight) * k as i32;
@@ -260,12 +280,10 @@ fn attention_is_the_same_and_right() {
                 mask.fill(0);
             }
             let result = same((tokens, heads, all_excluded), |cpu| {
-                let mut packed = vec![f32::NAN; heads.packed_len(tokens)];
-                pack_keys_values(cpu, heads, &qkv, &mut packed);
                 let mut out = vec![f32::NAN; tokens * heads.hidden()];
                 let mut scratch = vec![f32::NAN; heads.scratch_len(tokens)];
-                let keys_values = KeysValues { packed: &packed, mask: &mask };
-                attention(cpu, heads, &qkv, keys_values, &mut scratch, &mut out);
+                let target = Block::new(&mut out, heads.hidden());
+                attention(cpu, heads, 0..heads.heads, (&qkv, &mask), &mut scratch, target);
                 bits(&out)
             });
             let expected = plain_attention(heads, &qkv, &mask);
@@ -305,15 +323,21 @@ fn plain_attention(heads: Heads, qkv: &[f32], mask: &[u8]) -> Vec<f64> {
 }
 
 #[test]
-fn keys_packed_in_groups_are_those_packed_at_once() {
-    let heads = Heads { heads: 2, head_width: 5 };
-    let qkv = Numbers(5).floats(70 * 30, 1.0);
-    let (mut whole, mut parts) = (vec![0.0; heads.packed_len(70)], vec![0.0; heads.packed_len(70)]);
-    pack_keys_values(Cpu::detect(), heads, &qkv, &mut whole);
-    let (first, second) = parts.split_at_mut(heads.group_len());
-    pack_keys_values(Cpu::detect(), heads, &qkv[..Heads::GROUP * 30], first);
-    pack_keys_values(Cpu::detect(), heads, &qkv[Heads::GROUP * 30..], second);
-    assert_eq!(bits(&whole), bits(&parts));
+fn heads_attended_one_by_one_are_those_attended_at_once() {
+    let (cpu, heads, tokens) = (Cpu::detect(), Heads { heads: 3, head_width: 5 }, 70);
+    let (qkv, mask) = (Numbers(5).floats(tokens * 3 * heads.hidden(), 1.0), vec![1; tokens]);
+    let mut scratch = vec![f32::NAN; heads.scratch_len(tokens)];
+    let mut attend = |which: std::ops::Range<usize>| {
+        let columns = which.len() * heads.head_width;
+        let mut out = vec![0.0; tokens * columns];
+        attention(cpu, heads, which, (&qkv, &mask), &mut scratch, Block::new(&mut out, columns));
+        out
+    };
+    let (whole, parts) = (attend(0..3), [attend(0..1), attend(1..3)]);
+    let joined: Vec<f32> = (0..tokens)
+        .flat_map(|token| [&parts[0][token * 5..][..5], &parts[1][token * 10..][..10]].concat())
+        .collect();
+    assert_eq!(bits(&whole), bits(&joined));
 }
 
 #[test]
@@ -395,6 +419,9 @@ fn exp_keeps_to_its_stated_error() {
     }
     println!("largest error of exp: {worst:e}");
     assert!(worst <= f64::from(EXP_ERROR), "{worst:e}");
+    let below = |x: f32| math::exp_below(x).to_bits() == math::exp_of(x).to_bits();
+    assert!(floats_across(200.0, 97).into_iter().filter(|x| *x <= 0.0).all(below));
+    assert!(below(f32::NEG_INFINITY) && math::exp_below(f32::NAN).is_nan());
     assert_eq!([math::exp_of(100.0), math::exp_of(f32::INFINITY)], [f32::INFINITY; 2]);
     assert_eq!([math::exp_of(-100.0), math::exp_of(f32::NEG_INFINITY)], [0.0; 2]);
     assert!(math::exp_of(f32::NAN).is_nan());
@@ -434,22 +461,26 @@ fn every_machine_gives_these_bits() {
         let gelu = Epilogue { activation: Activation::Gelu, residual: None };
         let mut out = [const { Vec::new() }; 3];
         out[0].resize(m * n, 0.0);
-        linear_f32(cpu, &x, &PackedF32::new(&panels, &bias, k, n).unwrap(), gelu, &mut out[0]);
-        let residual = Some(&out[0][..]);
+        linear_f32(
+            cpu,
+            &x,
+            &PackedF32::new(&panels, &bias, k, n).unwrap(),
+            gelu,
+            Block::new(&mut out[0], n),
+        );
+        let residual = Some(Strided::new(&out[0], n));
         let tanh = Epilogue { activation: Activation::Tanh, residual };
         let (quantized, rows) = quantized(&x, k);
         let packed = PackedI8::new(&bytes, &sums, &scales, &bias, k, n).unwrap();
         let mut int8 = vec![0.0; m * n];
-        linear_i8(cpu, &quantized, &rows, &packed, tanh, &mut int8);
+        linear_i8(cpu, &quantized, &rows, &packed, tanh, Block::new(&mut int8, n));
         out[1] = int8;
         let norm = LayerNorm { gamma: &bias[..n], beta: &scales[..n], epsilon: 1e-5 };
         layer_norm_in_place(cpu, &mut out[1], norm);
-        let mut keys_values = vec![0.0; heads.packed_len(m)];
-        pack_keys_values(cpu, heads, &qkv, &mut keys_values);
-        let keys_values = KeysValues { packed: &keys_values, mask: &vec![1; m] };
         out[2].resize(m * heads.hidden(), 0.0);
         let mut scratch = vec![0.0; heads.scratch_len(m)];
-        attention(cpu, heads, &qkv, keys_values, &mut scratch, &mut out[2]);
+        let target = Block::new(&mut out[2], heads.hidden());
+        attention(cpu, heads, 0..heads.heads, (&qkv, &vec![1; m]), &mut scratch, target);
         l2_normalize(cpu, &mut out[2], heads.hidden(), 1e-12);
         let bytes = out.iter().flatten().flat_map(|value| value.to_bits().to_le_bytes());
         bytes.fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {

@@ -166,12 +166,6 @@ macro_rules! rows_of_tuples {
     };
 }
 rows_of_tuples!(A 0, B 1);
-rows_of_tuples!(A 0, B 1, C 2);
-rows_of_tuples!(A 0, B 1, C 2, D 3);
-rows_of_tuples!(A 0, B 1, C 2, D 3, E 4);
-rows_of_tuples!(A 0, B 1, C 2, D 3, E 4, F 5);
-rows_of_tuples!(A 0, B 1, C 2, D 3, E 4, F 5, G 6);
-rows_of_tuples!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
 
 #[cfg(test)]
 mod tests {

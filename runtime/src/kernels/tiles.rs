@@ -1,12 +1,12 @@
 //! `a x b` on tiles of twelve rows by thirty-two columns: the one thing that is written with
-//! intrinsics, once per class of CPU. Everything else in `kernels` reaches it through two safe functions.
+//! intrinsics, once per class of CPU. Everything else in `kernels` reaches it through three safe functions.
 //!
 //! What a tile promises, whichever CPU runs it:
-//! - f32: each element of `c` takes one fused multiply-add per step of `k`, in ascending order of `k`,
-//!   starting from what it holds.
+//! - f32: each element of `c` takes one fused multiply-add per step of `k`, in ascending order of `k`.
 //! - int8: each element of `c` gains the exact sum of `u8 x i8` products, modulo 2^32.
 #![allow(unsafe_code)]
 
+use super::block::Strided;
 use super::cpu::{Cpu, Level};
 use super::pack::PANEL;
 #[cfg(target_arch = "aarch64")]
@@ -26,21 +26,42 @@ pub(super) const TILE_ROWS: usize = 12;
 #[repr(align(64))]
 pub(super) struct Tile<T>(pub(super) [[T; PANEL]; TILE_ROWS]);
 
-/// Rows of a matrix that lie `stride` elements apart, each `width` long.
-#[derive(Clone, Copy)]
-pub(super) struct Strided<'a, T> {
-    pub(super) values: &'a [T],
-    pub(super) stride: usize,
-    pub(super) width: usize,
-}
-
-/// `(k, a, a_stride, b, c, c_stride, ahead)`: `c [R, 32] += a [R, k] x b [k, 32]`. Meanwhile the tile may
-/// bring nearer what lies at `ahead`, a line every four steps of `k`; it never reads it.
+/// `(k, a, a_stride, b, start, c, c_stride, ahead)`: `c [R, 32] = start [32] + a [R, k] x b [k, 32]`.
 ///
 /// # Safety
-/// The CPU belongs to the class that the function was compiled for; `a` and `c` may be read, and `c`
-/// written, in each of R rows, and `b` read over `32 * k` elements.
-type TileF32 = unsafe fn(usize, *const f32, usize, *const f32, *mut f32, usize, *const f32);
+/// The CPU belongs to the class that the function was compiled for; `a` may be read and `c` written in each of R
+/// rows, `start` be read, and `b` be read over `32 * k` elements.
+type TileF32 = unsafe fn(usize, *const f32, usize, *const f32, *const f32, *mut f32, usize, Ahead);
+
+/// What a tile may bring nearer while it computes, and never reads: with each step of `k` the line that lies another
+/// `stride` elements on. Any address does.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    at: *const f32,
+    stride: usize,
+}
+
+impl Ahead {
+    /// The share of tile `tile` among `tiles` in what lies behind `panel`, which they all compute with: the panel that
+    /// will be read next. The first of its tiles would otherwise wait for all of it.
+    pub(super) fn after(panel: &[f32], tile: usize, tiles: usize) -> Ahead {
+        let share = panel.len() * tile / tiles;
+        Ahead { at: panel.as_ptr_range().end.wrapping_add(share), stride: PANEL.div_ceil(tiles) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn line(self, step: usize) -> *const i8 {
+        self.at.wrapping_add(step * self.stride).cast()
+    }
+}
+
+/// `(k, a, b, c)`: `c [R, 32] = a [R, k] x b [k, 32]`, where `a` lies transposed: its steps of `k` are as far apart
+/// as those of `b`, and the rows of `c` follow each other.
+///
+/// # Safety
+/// As for [`TileF32`].
+type TurnedF32 = unsafe fn(usize, *const f32, *const f32, *mut f32);
 
 /// `(quads, a, a_stride, b, c)`: `c [R, 32] = a [R, 4 quads] x b [quads, 32, 4]`.
 ///
@@ -48,22 +69,18 @@ type TileF32 = unsafe fn(usize, *const f32, usize, *const f32, *mut f32, usize, 
 /// As for [`TileF32`]; the rows of `c` follow each other.
 type TileI8 = unsafe fn(usize, *const u8, usize, *const i8, *mut i32);
 
-/// `c [rows, 32] += a [rows, k] x b [k, 32]`; the rows of `c` lie `c_stride` apart, `k` is the width of `a`.
-/// `ahead` is what will be read next.
+/// `c [rows, 32] = start + a [rows, k] x b [k, 32]`. The rows of `c` lie `c_stride` apart, `k` is the width of `a`.
 pub(super) fn multiply_f32(
     cpu: Cpu,
     rows: usize,
     a: Strided<'_, f32>,
     b: &[f32],
-    c: &mut [f32],
-    c_stride: usize,
-    ahead: &[f32],
+    start: &[f32; PANEL],
+    (c, c_stride): (&mut [f32], usize),
+    ahead: Ahead,
 ) {
     let k = a.width;
-    assert!(
-        rows > 0 && a.values.len() >= (rows - 1) * a.stride + k,
-        "the left side holds every row"
-    );
+    assert!(a.holds(rows), "the left side holds every row");
     assert!(b.len() >= k * PANEL, "a panel holds a row for every step of k");
     assert!(c.len() >= (rows - 1) * c_stride + PANEL, "the result holds every row");
     let tiles = tiles_f32(cpu);
@@ -76,10 +93,33 @@ pub(super) fn multiply_f32(
                 a_row.as_ptr(),
                 a.stride,
                 b.as_ptr(),
+                start.as_ptr(),
                 c_row.as_mut_ptr(),
                 c_stride,
-                ahead.as_ptr(),
+                ahead,
             )
+        }
+    });
+}
+
+/// `c [rows, 32] = a [rows, k] x b [k, 32]`, where `a` lies transposed, `[k, 32]`, of whose columns the first `rows`
+/// are read. Each sum starts from zero.
+pub(super) fn multiply_turned_f32(
+    cpu: Cpu,
+    a: &[[f32; PANEL]],
+    b: &[[f32; PANEL]],
+    c: &mut [[f32; PANEL]],
+) {
+    assert_eq!(a.len(), b.len(), "both sides have the same steps of k");
+    let (k, rows) = (a.len(), c.len());
+    assert!(rows <= PANEL, "a step of the left side holds every row");
+    let tiles = turned_f32(cpu);
+    for_each_tile(rows, tiles.len(), |row, count| {
+        let a_row = a.as_flattened().get(row..).unwrap_or_default();
+        let c_rows = &mut c[row..row + count];
+        // SAFETY: the lengths are asserted above, and the table is of the class that `cpu` proves.
+        unsafe {
+            tiles[count - 1](k, a_row.as_ptr(), b.as_ptr().cast(), c_rows.as_mut_ptr().cast())
         }
     });
 }
@@ -89,10 +129,7 @@ pub(super) fn multiply_i8(cpu: Cpu, a: Strided<'_, u8>, b: &[i8], c: &mut [[i32;
     let quads = a.width / 4;
     let rows = c.len();
     assert!(a.width.is_multiple_of(4), "a quantized row is padded to whole quads");
-    assert!(
-        rows > 0 && a.values.len() >= (rows - 1) * a.stride + a.width,
-        "the left side holds every row"
-    );
+    assert!(a.holds(rows), "the left side holds every row");
     assert!(b.len() >= quads * PANEL * 4, "a panel holds four rows for every quad");
     let tiles = tiles_i8(cpu);
     for_each_tile(rows, tiles.len(), |row, count| {
@@ -146,6 +183,14 @@ fn tiles_f32(cpu: Cpu) -> &'static [TileF32] {
     }
 }
 
+fn turned_f32(cpu: Cpu) -> &'static [TurnedF32] {
+    match cpu.level() {
+        Level::Scalar => &[scalar_turned_f32],
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+        level => arch::turned_f32(level),
+    }
+}
+
 fn tiles_i8(cpu: Cpu) -> &'static [TileI8] {
     match cpu.level() {
         Level::Scalar => &[scalar_i8],
@@ -166,20 +211,46 @@ unsafe fn scalar_f32(
     a: *const f32,
     _a_stride: usize,
     b: *const f32,
+    start: *const f32,
     c: *mut f32,
     _c_stride: usize,
-    _ahead: *const f32,
+    _ahead: Ahead,
 ) {
-    // SAFETY: the caller vouches for one row of `a` and `c`, for all of `b`, and that they do not overlap.
+    // SAFETY: the caller vouches for one row of `a`, `start` and `c`, for all of `b`, and that they do not overlap.
     let (a, b, c) = unsafe {
-        let b = std::slice::from_raw_parts(b.cast::<[f32; PANEL]>(), k);
-        (std::slice::from_raw_parts(a, k), b, &mut *c.cast::<[f32; PANEL]>())
+        let (b, c) = (std::slice::from_raw_parts(b.cast(), k), &mut *c.cast::<[f32; PANEL]>());
+        *c = *start.cast();
+        (std::slice::from_raw_parts(a, k), b, c)
     };
     // As many sums at a time as stay in the registers of the smallest machine.
     let (columns, _) = c.as_chunks_mut::<SCALAR_COLUMNS>();
     for (column, c) in columns.iter_mut().enumerate() {
         let mut sums = *c;
-        for (&left, right) in a.iter().zip(b) {
+        for (&left, right) in a.iter().zip::<&[[f32; PANEL]]>(b) {
+            let right = &right.as_chunks::<SCALAR_COLUMNS>().0[column];
+            for (sum, &weight) in sums.iter_mut().zip(right) {
+                *sum = left.mul_add(weight, *sum);
+            }
+        }
+        *c = sums;
+    }
+}
+
+/// Defines the result of every tile with a transposed left side, one row at a time.
+///
+/// # Safety
+/// See [`TurnedF32`].
+unsafe fn scalar_turned_f32(k: usize, a: *const f32, b: *const f32, c: *mut f32) {
+    // SAFETY: the caller vouches for all steps of `b`, for a row of `c`, and that they do not overlap.
+    let (b, c) = unsafe {
+        (std::slice::from_raw_parts(b.cast::<[f32; PANEL]>(), k), &mut *c.cast::<[f32; PANEL]>())
+    };
+    let (columns, _) = c.as_chunks_mut::<SCALAR_COLUMNS>();
+    for (column, c) in columns.iter_mut().enumerate() {
+        let mut sums = [0.0; SCALAR_COLUMNS];
+        for (step, right) in b.iter().enumerate() {
+            // SAFETY: the caller vouches for a float in each of `k` steps.
+            let left = unsafe { *a.add(step * PANEL) };
             let right = &right.as_chunks::<SCALAR_COLUMNS>().0[column];
             for (sum, &weight) in sums.iter_mut().zip(right) {
                 *sum = left.mul_add(weight, *sum);

@@ -9,13 +9,15 @@ use super::{Embedding, Int8, Linear, Narrow, Needs, Norm, Rows, Table, heads_of}
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::kernels::{
-    self, Cpu, Embeddings, Epilogue, GROUP, Heads, KeysValues, LayerNorm, NoEmbedding, PANEL,
-    PackedF32, PackedI8, PerThread, RowScale, RowsMut, Threads, WordTable, quantized_width,
+    self, Block, ColumnsMut, Cpu, Embeddings, Epilogue, GROUP, LayerNorm, NoEmbedding, PANEL,
+    PackedF32, PackedI8, PerThread, RowScale, RowsMut, Strided, Threads, WordTable,
+    quantized_width,
 };
 use crate::manifest::Extent;
 
-/// Rows that a tile of the linear kernels takes at once; cuts between threads respect it.
-const TILE_ROWS: usize = 12;
+/// Rows for each thread below which threads share the columns of a linear layer and not its rows: two tiles of the
+/// kernels, which leave no time for the weights to come from memory.
+const FEW_ROWS: usize = 24;
 
 /// Below this norm a vector counts as zero (PyTorch: `normalize`, `eps`).
 const SMALLEST_NORM: f32 = 1e-12;
@@ -35,8 +37,7 @@ pub(crate) struct Scratch {
     row_scales: Vec<RowScale>,
     segments: Vec<u32>,
     no_segment: Vec<f32>,
-    packed: Vec<f32>,
-    scores: Vec<f32>,
+    attention: Vec<f32>,
     wide: Vec<f32>,
     pub(super) patch: Vec<f32>,
     pub(super) patch_bytes: Vec<u8>,
@@ -49,8 +50,7 @@ impl Scratch {
             row_scales: vec![RowScale::default(); needs.rows],
             segments: vec![0; needs.rows],
             no_segment: vec![0.0; needs.width],
-            packed: vec![0.0; needs.packed],
-            scores: vec![0.0; needs.scores],
+            attention: vec![0.0; needs.attention],
             wide: vec![0.0; needs.wide],
             patch: vec![0.0; needs.patch],
             patch_bytes: vec![0; needs.patch_bytes],
@@ -137,44 +137,79 @@ impl Machine {
         out: &mut [f32],
     ) {
         let Linear { k, n, activation, .. } = *layer;
-        let (cpu, rows) = (self.cpu, x.len() / k);
-        let epilogue = |rows: &Range<usize>| Epilogue {
-            activation,
-            residual: residual.map(|residual| &residual[columns(rows, n)]),
+        let (cpu, m) = (self.cpu, x.len() / k);
+        let epilogue = |rows: &Range<usize>, columns: &Range<usize>| {
+            let residual = residual.map(|terms| Strided {
+                values: &terms[rows.start * n + columns.start..],
+                stride: n,
+                width: columns.len(),
+            });
+            Epilogue { activation, residual }
         };
-        let out = RowsMut::new(out, n);
         let Scratch { quantized, row_scales, wide, .. } = scratch;
         match self.packed(layer, wide) {
-            Packed::F32(weights) => self.threads.split(rows, TILE_ROWS, out, |rows, out| {
-                kernels::linear_f32(cpu, &x[columns(&rows, k)], &weights, epilogue(&rows), out);
+            Packed::F32(weights) => self.share_out(m, n, out, |rows, cut, out| {
+                let (x, epilogue) = (&x[columns(&rows, k)], epilogue(&rows, &cut));
+                kernels::linear_f32(cpu, x, &weights.columns(cut), epilogue, out);
             }),
             Packed::Int8(weights, in_range) => {
-                let range = match in_range {
-                    Rows::Each => None,
-                    Rows::Together => Some(kernels::range_of_tensor(cpu, x)),
-                    Rows::Calibrated(range) => Some(range),
-                };
                 let width = quantized_width(k);
-                let quantized = RowsMut::new(&mut quantized[..rows * width], width);
-                let scales = RowsMut::new(&mut row_scales[..rows], 1);
-                self.threads.split(
-                    rows,
-                    TILE_ROWS,
-                    (out, quantized, scales),
-                    |rows, (out, quantized, scales)| {
-                        let x = &x[columns(&rows, k)];
-                        match range {
-                            None => kernels::quantize_rows(cpu, x, k, quantized, scales),
-                            Some(range) => {
-                                kernels::quantize_with(cpu, x, k, range, quantized);
-                                scales.fill(range);
-                            }
-                        }
-                        kernels::linear_i8(cpu, quantized, scales, &weights, epilogue(&rows), out);
-                    },
-                );
+                let quantized = &mut quantized[..m * width];
+                let scales = &mut row_scales[..m];
+                self.quantize(in_range, x, k, quantized, scales);
+                let (quantized, scales) = (&*quantized, &*scales);
+                self.share_out(m, n, out, |rows, cut, out| {
+                    let (x, epilogue) = (&quantized[columns(&rows, width)], epilogue(&rows, &cut));
+                    kernels::linear_i8(cpu, x, &scales[rows], &weights.columns(cut), epilogue, out);
+                });
             }
         }
+    }
+
+    /// Calls `work(rows, columns, their part of out)` for a share of the `m` rows or of the `n` columns for each thread:
+    /// of columns where rows are so few that each thread would wait for all of the weights.
+    fn share_out(
+        &self,
+        m: usize,
+        n: usize,
+        out: &mut [f32],
+        work: impl Fn(Range<usize>, Range<usize>, Block<'_, f32>) + Sync,
+    ) {
+        if m < self.threads.count() * FEW_ROWS {
+            self.threads.split(n, PANEL, ColumnsMut::new(out, n), |cut, out| work(0..m, cut, out));
+        } else {
+            self.threads.split(m, 1, RowsMut::new(out, n), |rows, out| {
+                work(rows, 0..n, Block::new(out, n));
+            });
+        }
+    }
+
+    /// Rows of `x [m, k]` rounded in their range, and what their integers stand for.
+    fn quantize(
+        &self,
+        in_range: Rows,
+        x: &[f32],
+        k: usize,
+        quantized: &mut [u8],
+        scales: &mut [RowScale],
+    ) {
+        let (cpu, m) = (self.cpu, scales.len());
+        let range = match in_range {
+            Rows::Each => None,
+            Rows::Together => Some(kernels::range_of_tensor(cpu, x)),
+            Rows::Calibrated(range) => Some(range),
+        };
+        let buffers = (RowsMut::new(quantized, quantized_width(k)), RowsMut::new(scales, 1));
+        self.threads.split(m, 1, buffers, |rows, (quantized, scales)| {
+            let x = &x[columns(&rows, k)];
+            match range {
+                None => kernels::quantize_rows(cpu, x, k, quantized, scales),
+                Some(range) => {
+                    kernels::quantize_with(cpu, x, k, range, quantized);
+                    scales.fill(range);
+                }
+            }
+        });
     }
 
     /// The weights where they lie, or widened in `wide`.
@@ -244,20 +279,13 @@ impl Machine {
         out: &mut [f32],
     ) {
         let (cpu, tokens) = (self.cpu, mask.len());
-        let stride = qkv.len() / tokens;
-        let heads = heads_of(heads, stride);
-        let packed = &mut scratch.packed[..heads.packed_len(tokens)];
-        let groups = RowsMut::new(packed, heads.group_len());
-        self.threads.split(tokens.div_ceil(Heads::GROUP), 1, groups, |groups, packed| {
-            let rows = groups.start * Heads::GROUP..(groups.end * Heads::GROUP).min(tokens);
-            kernels::pack_keys_values(cpu, heads, &qkv[columns(&rows, stride)], packed);
-        });
-        let keys_values = KeysValues { packed, mask };
-        let scores = PerThread::new(&mut scratch.scores, heads.scratch_len(tokens));
-        let out = RowsMut::new(out, heads.hidden());
-        self.threads.split(tokens, TILE_ROWS, (out, scores), |rows, (out, scores)| {
-            let queries = &qkv[columns(&rows, stride)];
-            kernels::attention(cpu, heads, queries, keys_values, scores, out);
+        let heads = heads_of(heads, qkv.len() / tokens);
+        let (hidden, width) = (heads.hidden(), heads.head_width);
+        let scratch = PerThread::new(&mut scratch.attention, heads.scratch_len(tokens));
+        let out = ColumnsMut::new(out, hidden);
+        self.threads.split(hidden, width, (out, scratch), |columns, (out, scratch)| {
+            let which = columns.start / width..columns.end / width;
+            kernels::attention(cpu, heads, which, (qkv, mask), scratch, out);
         });
     }
 

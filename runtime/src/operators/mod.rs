@@ -165,11 +165,7 @@ impl Operator {
             }
             Operator::Attention(heads) => {
                 let heads = heads_of(*heads, x.width);
-                Needs {
-                    packed: heads.packed_len(x.tokens),
-                    scores: heads.scratch_len(x.tokens) * threads,
-                    ..Needs::default()
-                }
+                Needs { attention: heads.scratch_len(x.tokens) * threads, ..Needs::default() }
             }
             Operator::Linear(Linear { k, n, int8, narrow, .. }) => {
                 let columns = n.next_multiple_of(PANEL);
@@ -197,8 +193,7 @@ fn heads_of(heads: usize, width: usize) -> Heads {
 pub(crate) struct Needs {
     quantized: usize,
     rows: usize,
-    packed: usize,
-    scores: usize,
+    attention: usize,
     width: usize,
     wide: usize,
     patch: usize,
@@ -211,8 +206,7 @@ impl Needs {
         Needs {
             quantized: self.quantized.max(other.quantized),
             rows: self.rows.max(other.rows),
-            packed: self.packed.max(other.packed),
-            scores: self.scores.max(other.scores),
+            attention: self.attention.max(other.attention),
             width: self.width.max(other.width),
             wide: self.wide.max(other.wide),
             patch: self.patch.max(other.patch),
@@ -222,8 +216,7 @@ impl Needs {
 
     pub(crate) fn bytes(self) -> u64 {
         let per_row = size_of::<RowScale>() + size_of::<u32>();
-        let floats =
-            (self.packed + self.scores + self.wide + self.width + self.patch) * size_of::<f32>();
+        let floats = (self.attention + self.wide + self.width + self.patch) * size_of::<f32>();
         (floats + self.quantized + self.patch_bytes + self.rows * per_row) as u64
     }
 }

@@ -3,7 +3,8 @@
 
 use std::ops::Range;
 
-use super::super::tiles::{Strided, TILE_ROWS};
+use super::super::block::Strided;
+use super::super::tiles::TILE_ROWS;
 use super::super::window::{Slide, Taps, Window};
 
 /// Places whose cells are gathered before they are multiplied: they should stay in the second-level cache

@@ -1,10 +1,11 @@
 //! Convolutions of images `[rows, columns, channels]`: each place of a window is a row of a product, whose
 //! right side is the weights in the panels of a linear layer.
 
+use super::block::Strided;
 use super::cpu::{Cpu, per_cpu};
 use super::pack::{PANEL, PackedF32, PackedI8, quantized_width};
 use super::quantize::RowScale;
-use super::tiles::{self, Strided, TILE_ROWS, Tile};
+use super::tiles::{self, Ahead, TILE_ROWS, Tile};
 pub use depthwise::{DepthwiseF32, DepthwiseI8, depthwise_f32, depthwise_i8};
 pub use finish::{Finish, Residual, Target};
 pub use gather::{View, patch_len};
@@ -38,10 +39,10 @@ pub fn conv_f32(
     view.blocks(width, 0.0, scratch, |first, rows, left| {
         for_each_tile(rows, weights.n(), |row, count, panel, columns| {
             let sums = &mut sums.0[..count];
-            sums.fill(*weights.bias(panel));
             let left = Strided { values: &left.values[row * left.stride..], ..left };
-            let panels = weights.panel(panel);
-            tiles::multiply_f32(cpu, count, left, panels, sums.as_flattened_mut(), PANEL, &[]);
+            let (panels, bias) = (weights.panel(panel), weights.bias(panel));
+            let (target, ahead) = ((sums.as_flattened_mut(), PANEL), Ahead::after(panels, 0, 1));
+            tiles::multiply_f32(cpu, count, left, panels, bias, target, ahead);
             finish.store(cpu, sums, (panel, columns), first + row, &mut out);
         });
     });

@@ -4,7 +4,7 @@
 //! NEON multiplies signed bytes by signed bytes, so activations lose 128 first. Two products then add up
 //! to 2 * 128 * 127 = 32,512 at most while weights keep to -127..127, and fit 16 bits.
 
-use super::{Level, PANEL, TileF32, TileI8};
+use super::{Ahead, Level, PANEL, TileF32, TileI8, TurnedF32};
 use std::arch::aarch64::*;
 use std::arch::asm;
 
@@ -18,6 +18,10 @@ macro_rules! table {
 
 pub(super) fn tiles_f32(_level: Level) -> &'static [TileF32] {
     table!(neon_f32: 1 2 3 4 5 6 7 8)
+}
+
+pub(super) fn turned_f32(_level: Level) -> &'static [TurnedF32] {
+    table!(neon_turned: 1 2 3 4 5 6 7 8)
 }
 
 pub(super) fn tiles_i8(level: Level) -> &'static [TileI8] {
@@ -35,19 +39,16 @@ unsafe fn neon_f32<const R: usize>(
     a: *const f32,
     a_stride: usize,
     b: *const f32,
+    start: *const f32,
     c: *mut f32,
     c_stride: usize,
-    _ahead: *const f32,
+    _ahead: Ahead,
 ) {
     for column in (0..PANEL).step_by(COLUMNS) {
-        let mut sums = [[vdupq_n_f32(0.0); 2]; R];
-        // SAFETY: every address is in row 0..R of `a` or `c`, or in row 0..k of `b`.
+        // SAFETY: every address is in row 0..R of `a` or `c`, in `start`, or in row 0..k of `b`.
         unsafe {
-            let (b, c) = (b.add(column), c.add(column));
-            for (row, [low, high]) in sums.iter_mut().enumerate() {
-                *low = vld1q_f32(c.add(row * c_stride));
-                *high = vld1q_f32(c.add(row * c_stride + 4));
-            }
+            let (b, start, c) = (b.add(column), start.add(column), c.add(column));
+            let mut sums = [[vld1q_f32(start), vld1q_f32(start.add(4))]; R];
             for step in (0..k - k % 4).step_by(4) {
                 let left: [_; R] =
                     std::array::from_fn(|row| vld1q_f32(a.add(row * a_stride + step)));
@@ -66,6 +67,58 @@ unsafe fn neon_f32<const R: usize>(
             }
         }
     }
+}
+
+/// # Safety
+/// See [`TurnedF32`].
+#[target_feature(enable = "neon")]
+unsafe fn neon_turned<const R: usize>(k: usize, a: *const f32, b: *const f32, c: *mut f32) {
+    for column in (0..PANEL).step_by(COLUMNS) {
+        let mut sums = [[vdupq_n_f32(0.0); 2]; R];
+        // SAFETY: every address is in row 0..R of `c`, or in step 0..k of `a` or `b`.
+        unsafe {
+            let (b, c) = (b.add(column), c.add(column));
+            for step in 0..k {
+                let (a, b) = (a.add(step * PANEL), b.add(step * PANEL));
+                let (b_low, b_high) = (vld1q_f32(b), vld1q_f32(b.add(4)));
+                for (group, sums) in sums.chunks_mut(4).enumerate() {
+                    let left = match sums.len() {
+                        4 => vld1q_f32(a.add(4 * group)),
+                        rows => {
+                            let mut left = [0.0; 4];
+                            left.as_mut_ptr().copy_from_nonoverlapping(a.add(4 * group), rows);
+                            vld1q_f32(left.as_ptr())
+                        }
+                    };
+                    for (row, [low, high]) in sums.iter_mut().enumerate() {
+                        (*low, *high) = match row {
+                            0 => add_row::<0>(*low, *high, b_low, b_high, left),
+                            1 => add_row::<1>(*low, *high, b_low, b_high, left),
+                            2 => add_row::<2>(*low, *high, b_low, b_high, left),
+                            _ => add_row::<3>(*low, *high, b_low, b_high, left),
+                        };
+                    }
+                }
+            }
+            for (row, [low, high]) in sums.iter().enumerate() {
+                vst1q_f32(c.add(row * PANEL), *low);
+                vst1q_f32(c.add(row * PANEL + 4), *high);
+            }
+        }
+    }
+}
+
+/// Adds element LANE of `left` times a step of `b` to a row of sums.
+#[target_feature(enable = "neon")]
+#[inline]
+fn add_row<const LANE: i32>(
+    low: float32x4_t,
+    high: float32x4_t,
+    b_low: float32x4_t,
+    b_high: float32x4_t,
+    left: float32x4_t,
+) -> (float32x4_t, float32x4_t) {
+    (vfmaq_laneq_f32::<LANE>(low, b_low, left), vfmaq_laneq_f32::<LANE>(high, b_high, left))
 }
 
 /// Adds one step of `k`: element LANE of `left` times a row of `b`.

@@ -5,7 +5,7 @@
 //! on `|a - 128| x (b with the sign of a - 128)`: at most 2 * 128 * 127 = 32,512 while weights keep to
 //! -127..127.
 
-use super::{Level, PANEL, TileF32, TileI8};
+use super::{Ahead, Level, PANEL, TileF32, TileI8, TurnedF32};
 use std::arch::x86_64::*;
 
 /// The function of each number of rows, as a table.
@@ -17,6 +17,13 @@ pub(super) fn tiles_f32(level: Level) -> &'static [TileF32] {
     match level {
         Level::Avx512 | Level::Avx512Vnni => table!(avx512_f32: 1 2 3 4 5 6 7 8 9 10 11 12),
         _ => table!(avx2_f32: 1 2 3 4 5 6),
+    }
+}
+
+pub(super) fn turned_f32(level: Level) -> &'static [TurnedF32] {
+    match level {
+        Level::Avx512 | Level::Avx512Vnni => table!(avx512_turned: 1 2 3 4 5 6 7 8 9 10 11 12),
+        _ => table!(avx2_turned: 1 2 3 4 5 6),
     }
 }
 
@@ -36,22 +43,17 @@ unsafe fn avx512_f32<const R: usize>(
     a: *const f32,
     a_stride: usize,
     b: *const f32,
+    start: *const f32,
     c: *mut f32,
     c_stride: usize,
-    ahead: *const f32,
+    ahead: Ahead,
 ) {
-    let mut sums = [[_mm512_setzero_ps(); 2]; R];
-    // SAFETY: every address is in row 0..R of `a` or `c`, or in row 0..k of `b`.
+    // SAFETY: every address is in row 0..R of `a` or `c`, in `start`, or in row 0..k of `b`.
     unsafe {
-        for (row, [low, high]) in sums.iter_mut().enumerate() {
-            *low = _mm512_loadu_ps(c.add(row * c_stride));
-            *high = _mm512_loadu_ps(c.add(row * c_stride + 16));
-        }
+        let mut sums = [[_mm512_loadu_ps(start), _mm512_loadu_ps(start.add(16))]; R];
         for step in 0..k {
             // Weights in f32 outgrow the caches of many machines; spread out, the requests wait for nobody.
-            if step % 4 == 0 {
-                _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(4 * step).cast());
-            }
+            _mm_prefetch::<_MM_HINT_T1>(ahead.line(step));
             let b_low = _mm512_loadu_ps(b.add(step * PANEL));
             let b_high = _mm512_loadu_ps(b.add(step * PANEL + 16));
             for (row, [low, high]) in sums.iter_mut().enumerate() {
@@ -75,19 +77,16 @@ unsafe fn avx2_f32<const R: usize>(
     a: *const f32,
     a_stride: usize,
     b: *const f32,
+    start: *const f32,
     c: *mut f32,
     c_stride: usize,
-    _ahead: *const f32,
+    _ahead: Ahead,
 ) {
     for column in [0, 16] {
-        let mut sums = [[_mm256_setzero_ps(); 2]; R];
-        // SAFETY: every address is in row 0..R of `a` or `c`, or in row 0..k of `b`.
+        // SAFETY: every address is in row 0..R of `a` or `c`, in `start`, or in row 0..k of `b`.
         unsafe {
-            let (b, c) = (b.add(column), c.add(column));
-            for (row, [low, high]) in sums.iter_mut().enumerate() {
-                *low = _mm256_loadu_ps(c.add(row * c_stride));
-                *high = _mm256_loadu_ps(c.add(row * c_stride + 8));
-            }
+            let (b, start, c) = (b.add(column), start.add(column), c.add(column));
+            let mut sums = [[_mm256_loadu_ps(start), _mm256_loadu_ps(start.add(8))]; R];
             for step in 0..k {
                 let b_low = _mm256_loadu_ps(b.add(step * PANEL));
                 let b_high = _mm256_loadu_ps(b.add(step * PANEL + 8));
@@ -100,6 +99,55 @@ unsafe fn avx2_f32<const R: usize>(
             for (row, [low, high]) in sums.iter().enumerate() {
                 _mm256_storeu_ps(c.add(row * c_stride), *low);
                 _mm256_storeu_ps(c.add(row * c_stride + 8), *high);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// See [`TurnedF32`].
+#[target_feature(enable = "avx512f")]
+unsafe fn avx512_turned<const R: usize>(k: usize, a: *const f32, b: *const f32, c: *mut f32) {
+    let mut sums = [[_mm512_setzero_ps(); 2]; R];
+    // SAFETY: every address is in row 0..R of `c`, or in step 0..k of `a` or `b`.
+    unsafe {
+        for step in 0..k {
+            let b_low = _mm512_loadu_ps(b.add(step * PANEL));
+            let b_high = _mm512_loadu_ps(b.add(step * PANEL + 16));
+            for (row, [low, high]) in sums.iter_mut().enumerate() {
+                let left = _mm512_set1_ps(*a.add(step * PANEL + row));
+                *low = _mm512_fmadd_ps(left, b_low, *low);
+                *high = _mm512_fmadd_ps(left, b_high, *high);
+            }
+        }
+        for (row, [low, high]) in sums.iter().enumerate() {
+            _mm512_storeu_ps(c.add(row * PANEL), *low);
+            _mm512_storeu_ps(c.add(row * PANEL + 16), *high);
+        }
+    }
+}
+
+/// # Safety
+/// See [`TurnedF32`].
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2_turned<const R: usize>(k: usize, a: *const f32, b: *const f32, c: *mut f32) {
+    for column in [0, 16] {
+        let mut sums = [[_mm256_setzero_ps(); 2]; R];
+        // SAFETY: every address is in row 0..R of `c`, or in step 0..k of `a` or `b`.
+        unsafe {
+            let (b, c) = (b.add(column), c.add(column));
+            for step in 0..k {
+                let b_low = _mm256_loadu_ps(b.add(step * PANEL));
+                let b_high = _mm256_loadu_ps(b.add(step * PANEL + 8));
+                for (row, [low, high]) in sums.iter_mut().enumerate() {
+                    let left = _mm256_set1_ps(*a.add(step * PANEL + row));
+                    *low = _mm256_fmadd_ps(left, b_low, *low);
+                    *high = _mm256_fmadd_ps(left, b_high, *high);
+                }
+            }
+            for (row, [low, high]) in sums.iter().enumerate() {
+                _mm256_storeu_ps(c.add(row * PANEL), *low);
+                _mm256_storeu_ps(c.add(row * PANEL + 8), *high);
             }
         }
     }
