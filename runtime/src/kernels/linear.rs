@@ -87,9 +87,10 @@ pub fn linear_i8(
         "x is [m, quantized_width(k)] and has a scale a row"
     );
     let mut sums = Tile([[0; PANEL]; TILE_ROWS]);
-    for_each_block(m, n, |block, panel, _| {
+    for_each_block(m, n, |block, panel, share| {
         let left = Strided { values: &x[block.start * width..], stride: width, width };
-        tiles::multiply_i8(cpu, left, weights.panel(panel), &mut sums.0[..block.len()]);
+        let (products, panels) = (&mut sums.0[..block.len()], weights.panel(panel));
+        tiles::multiply_i8(cpu, left, panels, products, share.after(panels));
         let sums = Sums {
             products: &sums.0[..block.len()],
             rows: &rows[block.clone()],
@@ -135,7 +136,7 @@ struct Share {
 
 impl Share {
     /// Its part of the panel after `panel`; a bundle keeps the layers in the order in which they run.
-    fn after(self, panel: &[f32]) -> Ahead {
+    fn after<T>(self, panel: &[T]) -> Ahead {
         Ahead::after(panel, self.tile, self.tiles)
     }
 }

@@ -32,11 +32,12 @@ impl Threads {
     /// `work(range, parts)` for those that are not empty: `parts` are the pieces of `buffers` that belong
     /// to the range. Returns when all calls have.
     ///
-    /// Ranges depend on `rows`, `align` and the number of threads alone. Called from two threads at once,
+    /// Ranges depend on `rows`, `align` and the number of threads alone; where there are fewer ranges than threads, the
+    /// first threads get them. Called from two threads at once,
     /// or from inside `work`, the second call does all of its work itself.
     ///
     /// # Panics
-    /// When a buffer holds another number of rows (or a [`PerThread`] too few parts), or `align` is zero;
+    /// When a buffer holds another number of rows (or a [`PerThread`] too few parts for the threads that get ranges), or `align` is zero;
     /// and with the panic of `work`, after all calls have ended.
     pub fn split<R: Rows>(
         &self,
@@ -45,9 +46,10 @@ impl Threads {
         buffers: R,
         work: impl Fn(Range<usize>, R::Part) + Sync,
     ) {
-        buffers.check(rows, self.count());
-        let (count, units) = (self.count(), rows.div_ceil(align));
-        let cut = |worker: usize| (units * worker / count * align).min(rows);
+        let units = rows.div_ceil(align);
+        let busy = self.count().min(units);
+        buffers.check(rows, busy);
+        let cut = |worker: usize| (units * worker.min(busy) / busy.max(1) * align).min(rows);
         self.pool.run(&|worker| {
             let range = cut(worker)..cut(worker + 1);
             if !range.is_empty() {
@@ -66,7 +68,7 @@ pub unsafe trait Rows: Sync {
     /// What one thread gets.
     type Part;
 
-    /// Panics where the buffer does not hold `rows` rows or not a part for each of `threads`.
+    /// Panics where the buffer does not hold `rows` rows or not a part for each of the first `threads`.
     fn check(&self, rows: usize, threads: usize);
 
     /// The part of one thread.

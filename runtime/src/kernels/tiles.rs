@@ -26,27 +26,38 @@ pub(super) const TILE_ROWS: usize = 12;
 #[repr(align(64))]
 pub(super) struct Tile<T>(pub(super) [[T; PANEL]; TILE_ROWS]);
 
-/// `(k, a, a_stride, b, start, c, c_stride, ahead)`: `c [R, 32] = start [32] + a [R, k] x b [k, 32]`.
+/// `(k, a, a_stride, right, c, c_stride)`: `c [R, 32] = start [32] + a [R, k] x panel [k, 32]`.
 ///
 /// # Safety
 /// The CPU belongs to the class that the function was compiled for; `a` may be read and `c` written in each of R
-/// rows, `start` be read, and `b` be read over `32 * k` elements.
-type TileF32 = unsafe fn(usize, *const f32, usize, *const f32, *const f32, *mut f32, usize, Ahead);
+/// rows, and the right side be read.
+type TileF32 = unsafe fn(usize, *const f32, usize, Right, *mut f32, usize);
 
-/// What a tile may bring nearer while it computes, and never reads: with each step of `k` the line that lies another
-/// `stride` elements on. Any address does.
+/// The right side of an f32 tile.
+#[derive(Clone, Copy)]
+struct Right {
+    panel: *const f32,
+    start: *const f32,
+    ahead: Ahead,
+}
+
+/// What a tile may bring nearer while it computes, and never reads: with each step the line that lies another
+/// `stride` bytes on. Any address does.
 #[derive(Clone, Copy)]
 pub(super) struct Ahead {
-    at: *const f32,
+    at: *const u8,
     stride: usize,
 }
 
 impl Ahead {
     /// The share of tile `tile` among `tiles` in what lies behind `panel`, which they all compute with: the panel that
     /// will be read next. The first of its tiles would otherwise wait for all of it.
-    pub(super) fn after(panel: &[f32], tile: usize, tiles: usize) -> Ahead {
-        let share = panel.len() * tile / tiles;
-        Ahead { at: panel.as_ptr_range().end.wrapping_add(share), stride: PANEL.div_ceil(tiles) }
+    pub(super) fn after<T>(panel: &[T], tile: usize, tiles: usize) -> Ahead {
+        // What a step reads of a panel: 32 floats, or 32 quads of bytes.
+        const STEP_BYTES: usize = 4 * PANEL;
+        let share = size_of_val(panel) * tile / tiles;
+        let at = panel.as_ptr_range().end.cast::<u8>().wrapping_add(share);
+        Ahead { at, stride: STEP_BYTES.div_ceil(tiles) }
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -63,11 +74,11 @@ impl Ahead {
 /// As for [`TileF32`].
 type TurnedF32 = unsafe fn(usize, *const f32, *const f32, *mut f32);
 
-/// `(quads, a, a_stride, b, c)`: `c [R, 32] = a [R, 4 quads] x b [quads, 32, 4]`.
+/// `(quads, a, a_stride, b, c, ahead)`: `c [R, 32] = a [R, 4 quads] x b [quads, 32, 4]`.
 ///
 /// # Safety
 /// As for [`TileF32`]; the rows of `c` follow each other.
-type TileI8 = unsafe fn(usize, *const u8, usize, *const i8, *mut i32);
+type TileI8 = unsafe fn(usize, *const u8, usize, *const i8, *mut i32, Ahead);
 
 /// `c [rows, 32] = start + a [rows, k] x b [k, 32]`. The rows of `c` lie `c_stride` apart, `k` is the width of `a`.
 pub(super) fn multiply_f32(
@@ -83,21 +94,13 @@ pub(super) fn multiply_f32(
     assert!(a.holds(rows), "the left side holds every row");
     assert!(b.len() >= k * PANEL, "a panel holds a row for every step of k");
     assert!(c.len() >= (rows - 1) * c_stride + PANEL, "the result holds every row");
+    let right = Right { panel: b.as_ptr(), start: start.as_ptr(), ahead };
     let tiles = tiles_f32(cpu);
     for_each_tile(rows, tiles.len(), |row, count| {
         let (a_row, c_row) = (&a.values[row * a.stride..], &mut c[row * c_stride..]);
         // SAFETY: the lengths are asserted above, and the table is of the class that `cpu` proves.
         unsafe {
-            tiles[count - 1](
-                k,
-                a_row.as_ptr(),
-                a.stride,
-                b.as_ptr(),
-                start.as_ptr(),
-                c_row.as_mut_ptr(),
-                c_stride,
-                ahead,
-            )
+            tiles[count - 1](k, a_row.as_ptr(), a.stride, right, c_row.as_mut_ptr(), c_stride)
         }
     });
 }
@@ -125,7 +128,13 @@ pub(super) fn multiply_turned_f32(
 }
 
 /// `c [rows, 32] = (a - i8_offset(cpu)) [rows, 4 quads] x b [quads, 32, 4]`, exact modulo 2^32.
-pub(super) fn multiply_i8(cpu: Cpu, a: Strided<'_, u8>, b: &[i8], c: &mut [[i32; PANEL]]) {
+pub(super) fn multiply_i8(
+    cpu: Cpu,
+    a: Strided<'_, u8>,
+    b: &[i8],
+    c: &mut [[i32; PANEL]],
+    ahead: Ahead,
+) {
     let quads = a.width / 4;
     let rows = c.len();
     assert!(a.width.is_multiple_of(4), "a quantized row is padded to whole quads");
@@ -142,6 +151,7 @@ pub(super) fn multiply_i8(cpu: Cpu, a: Strided<'_, u8>, b: &[i8], c: &mut [[i32;
                 a.stride,
                 b.as_ptr(),
                 c_rows.as_mut_ptr().cast(),
+                ahead,
             )
         }
     });
@@ -210,16 +220,15 @@ unsafe fn scalar_f32(
     k: usize,
     a: *const f32,
     _a_stride: usize,
-    b: *const f32,
-    start: *const f32,
+    right: Right,
     c: *mut f32,
     _c_stride: usize,
-    _ahead: Ahead,
 ) {
-    // SAFETY: the caller vouches for one row of `a`, `start` and `c`, for all of `b`, and that they do not overlap.
+    // SAFETY: the caller vouches for one row of `a` and `c`, for all of the right side, and that they do not overlap.
     let (a, b, c) = unsafe {
-        let (b, c) = (std::slice::from_raw_parts(b.cast(), k), &mut *c.cast::<[f32; PANEL]>());
-        *c = *start.cast();
+        let b = std::slice::from_raw_parts(right.panel.cast(), k);
+        let c = &mut *c.cast::<[f32; PANEL]>();
+        *c = *right.start.cast();
         (std::slice::from_raw_parts(a, k), b, c)
     };
     // As many sums at a time as stay in the registers of the smallest machine.
@@ -264,7 +273,14 @@ unsafe fn scalar_turned_f32(k: usize, a: *const f32, b: *const f32, c: *mut f32)
 ///
 /// # Safety
 /// See [`TileI8`].
-unsafe fn scalar_i8(quads: usize, a: *const u8, _a_stride: usize, b: *const i8, c: *mut i32) {
+unsafe fn scalar_i8(
+    quads: usize,
+    a: *const u8,
+    _a_stride: usize,
+    b: *const i8,
+    c: *mut i32,
+    _ahead: Ahead,
+) {
     // SAFETY: the caller vouches for one row of `a` and `c`, for all of `b`, and that they do not overlap.
     let (a, b, c) = unsafe {
         let b = std::slice::from_raw_parts(b.cast::<[[i8; 4]; PANEL]>(), quads);

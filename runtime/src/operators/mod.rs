@@ -165,7 +165,10 @@ impl Operator {
             }
             Operator::Attention(heads) => {
                 let heads = heads_of(*heads, x.width);
-                Needs { attention: heads.scratch_len(x.tokens) * threads, ..Needs::default() }
+                Needs {
+                    attention: heads.scratch_len(x.tokens) * threads.min(heads.heads),
+                    ..Needs::default()
+                }
             }
             Operator::Linear(Linear { k, n, int8, narrow, .. }) => {
                 let columns = n.next_multiple_of(PANEL);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{opening_bytes, tokenizer_bytes, with_making};
+use super::{opening_bytes, reading_bytes, tokenizer_bytes, with_making};
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::operators::Machine;
@@ -37,10 +37,13 @@ impl Kernels {
         let plan = |&length: &usize| {
             let length = length.min(program.positions);
             let needs = program.needs(length, threads.get());
+            let activations_bytes = needs.activations_bytes();
+            let running = needs.scratch_bytes() + program.output_bytes(length) + opening_bytes;
+            let reading = reading_bytes(bundle).saturating_sub(activations_bytes);
             let plan = Plan {
                 weights_bytes: bundle.len() as u64,
-                activations_bytes: needs.activations_bytes(),
-                scratch_bytes: needs.scratch_bytes() + program.output_bytes(length) + opening_bytes,
+                activations_bytes,
+                scratch_bytes: running.max(reading),
                 tokenizer_bytes,
                 sequence: Some(length),
             };

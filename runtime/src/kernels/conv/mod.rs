@@ -74,7 +74,8 @@ pub fn conv_i8(
         for_each_tile(rows, weights.n(), |row, count, panel, columns| {
             let (products, sums) = (&mut products.0[..count], &mut sums.0[..count]);
             let left = Strided { values: &left.values[row * left.stride..], ..left };
-            tiles::multiply_i8(cpu, left, weights.panel(panel), products);
+            let panels = weights.panel(panel);
+            tiles::multiply_i8(cpu, left, panels, products, Ahead::after(panels, 0, 1));
             let column = Column {
                 sums: weights.column_sums(panel),
                 factor,

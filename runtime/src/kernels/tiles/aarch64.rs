@@ -4,7 +4,7 @@
 //! NEON multiplies signed bytes by signed bytes, so activations lose 128 first. Two products then add up
 //! to 2 * 128 * 127 = 32,512 at most while weights keep to -127..127, and fit 16 bits.
 
-use super::{Ahead, Level, PANEL, TileF32, TileI8, TurnedF32};
+use super::{Ahead, Level, PANEL, Right, TileF32, TileI8, TurnedF32};
 use std::arch::aarch64::*;
 use std::arch::asm;
 
@@ -38,12 +38,11 @@ unsafe fn neon_f32<const R: usize>(
     k: usize,
     a: *const f32,
     a_stride: usize,
-    b: *const f32,
-    start: *const f32,
+    right: Right,
     c: *mut f32,
     c_stride: usize,
-    _ahead: Ahead,
 ) {
+    let Right { panel: b, start, .. } = right;
     for column in (0..PANEL).step_by(COLUMNS) {
         // SAFETY: every address is in row 0..R of `a` or `c`, in `start`, or in row 0..k of `b`.
         unsafe {
@@ -149,6 +148,7 @@ unsafe fn dotprod_i8<const R: usize>(
     a_stride: usize,
     b: *const i8,
     c: *mut i32,
+    _ahead: Ahead,
 ) {
     for column in (0..PANEL).step_by(COLUMNS) {
         let mut sums = [[vdupq_n_s32(0); 2]; R];
@@ -222,6 +222,7 @@ unsafe fn neon_i8<const R: usize>(
     a_stride: usize,
     b: *const i8,
     c: *mut i32,
+    _ahead: Ahead,
 ) {
     for column in (0..PANEL).step_by(COLUMNS) {
         // Two columns to a register, each in two halves.

@@ -5,7 +5,7 @@
 //! on `|a - 128| x (b with the sign of a - 128)`: at most 2 * 128 * 127 = 32,512 while weights keep to
 //! -127..127.
 
-use super::{Ahead, Level, PANEL, TileF32, TileI8, TurnedF32};
+use super::{Ahead, Level, PANEL, Right, TileF32, TileI8, TurnedF32};
 use std::arch::x86_64::*;
 
 /// The function of each number of rows, as a table.
@@ -42,12 +42,11 @@ unsafe fn avx512_f32<const R: usize>(
     k: usize,
     a: *const f32,
     a_stride: usize,
-    b: *const f32,
-    start: *const f32,
+    right: Right,
     c: *mut f32,
     c_stride: usize,
-    ahead: Ahead,
 ) {
+    let Right { panel: b, start, ahead } = right;
     // SAFETY: every address is in row 0..R of `a` or `c`, in `start`, or in row 0..k of `b`.
     unsafe {
         let mut sums = [[_mm512_loadu_ps(start), _mm512_loadu_ps(start.add(16))]; R];
@@ -76,12 +75,11 @@ unsafe fn avx2_f32<const R: usize>(
     k: usize,
     a: *const f32,
     a_stride: usize,
-    b: *const f32,
-    start: *const f32,
+    right: Right,
     c: *mut f32,
     c_stride: usize,
-    _ahead: Ahead,
 ) {
+    let Right { panel: b, start, .. } = right;
     for column in [0, 16] {
         // SAFETY: every address is in row 0..R of `a` or `c`, in `start`, or in row 0..k of `b`.
         unsafe {
@@ -162,11 +160,13 @@ unsafe fn avx512_vnni_i8<const R: usize>(
     a_stride: usize,
     b: *const i8,
     c: *mut i32,
+    ahead: Ahead,
 ) {
     let mut sums = [[_mm512_setzero_si512(); 2]; R];
     // SAFETY: every address is in row 0..R of `a` or `c`, or in quad 0..quads of `b`.
     unsafe {
         for quad in 0..quads {
+            _mm_prefetch::<_MM_HINT_T1>(ahead.line(quad));
             let b_low = _mm512_loadu_si512(b.add(quad * 4 * PANEL).cast());
             let b_high = _mm512_loadu_si512(b.add(quad * 4 * PANEL + 64).cast());
             for (row, [low, high]) in sums.iter_mut().enumerate() {
@@ -194,6 +194,7 @@ macro_rules! narrow_i8_tile {
             a_stride: usize,
             b: *const i8,
             c: *mut i32,
+            _ahead: Ahead,
         ) {
             for column in [0, 16] {
                 let mut sums = [[_mm256_setzero_si256(); 2]; R];
@@ -259,14 +260,10 @@ mod tests {
         let (mut wide, mut narrow) = ([[7i32; PANEL]; 6], [[7i32; PANEL]; 6]);
         // SAFETY: the feature is detected above, and `a`, `b` and `c` hold 6 rows of 37 quads.
         unsafe {
-            avx512_vnni_i8::<6>(quads, a.as_ptr(), stride, b.as_ptr(), wide.as_mut_ptr().cast());
-            avx512vl_vnni_i8::<6>(
-                quads,
-                a.as_ptr(),
-                stride,
-                b.as_ptr(),
-                narrow.as_mut_ptr().cast(),
-            );
+            let (left, right) = (a.as_ptr(), b.as_ptr());
+            let ahead = Ahead::after(&b, 0, 1);
+            avx512_vnni_i8::<6>(quads, left, stride, right, wide.as_mut_ptr().cast(), ahead);
+            avx512vl_vnni_i8::<6>(quads, left, stride, right, narrow.as_mut_ptr().cast(), ahead);
         }
         assert_eq!(wide, narrow);
     }
