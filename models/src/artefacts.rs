@@ -18,7 +18,7 @@ use crate::golden::Golden;
 use crate::inputs::{Inputs, Reading};
 use crate::interface::{Mode, Student};
 use crate::progress::Stage;
-use crate::recipe::Recipe;
+use crate::recipe::{Losses, Recipe};
 use crate::report::{Data, Model, Report, Seconds, Validation};
 use crate::trial::try_out;
 use crate::weights::{Architecture, Weights};
@@ -93,7 +93,7 @@ pub(crate) fn asked<S: Student>(network: &S, examples: &S::Examples) -> Answers 
 }
 
 /// The properties that the model carries with it.
-fn metadata(recipe: &Recipe) -> [(&'static str, String); 4] {
+fn metadata(recipe: &Recipe) -> [(&'static str, String); 5] {
     let mut teachers = vec![recipe.teacher.licence.clone()];
     teachers.extend(recipe.further_teachers.iter().map(|further| further.licence.clone()));
     [
@@ -101,7 +101,13 @@ fn metadata(recipe: &Recipe) -> [(&'static str, String); 4] {
         ("dram.seed", recipe.seed.to_string()),
         ("dram.teacher", teachers.join("; ")),
         ("dram.data", recipe.data.licence().to_owned()),
+        ("dram.losses", terms(&recipe.losses)),
     ]
+}
+
+/// The terms of a loss as a recipe has them, in one line.
+pub(crate) fn terms(losses: &Losses) -> String {
+    serde_json::to_string(losses).expect("a loss is numbers and names")
 }
 
 /// Nobody sees a student that the runtime does not run as it was trained: it is tried at `path`.

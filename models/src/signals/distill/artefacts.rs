@@ -5,7 +5,7 @@ use dram_runtime::tensor::Tensor;
 
 use super::{Learned, Run, Trained};
 use crate::alarms::alarms;
-use crate::artefacts::{asked, lines, metrics, trainings};
+use crate::artefacts::{asked, lines, metrics, terms, trainings};
 use crate::curves;
 use crate::error::{Error, Result};
 use crate::files;
@@ -62,11 +62,13 @@ impl Run<'_> {
     }
 
     /// The properties that the model carries with it.
-    fn metadata(&self) -> [(&'static str, String); 3] {
+    fn metadata(&self) -> [(&'static str, String); 5] {
         [
             ("dram.recipe", self.recipe.name.clone()),
             ("dram.seed", self.recipe.seed.to_string()),
+            ("dram.teacher", "trained by the same recipe, on the same data".to_owned()),
             ("dram.data", self.recipe.data.licence().to_owned()),
+            ("dram.losses", terms(&self.recipe.losses.terms())),
         ]
     }
 
