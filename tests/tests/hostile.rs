@@ -9,8 +9,8 @@ use dram_tests::hostile::{ENTRIES, mutations};
 use crate::dram::{root, text};
 use crate::memory::dram_within;
 
-/// Mutations of each entry's seeds: what fits half a minute.
-const MUTATIONS: usize = 250;
+/// Mutations of each entry's seeds; `DRAM_MUTATIONS` asks for others.
+const MUTATIONS: usize = 2000;
 
 /// The slowest call there may be. A call takes milliseconds; the machine may be busy.
 const LONGEST: Duration = Duration::from_secs(10);
@@ -27,10 +27,12 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
 
 #[test]
 fn mutated_inputs_neither_panic_nor_hang() {
+    let asked = std::env::var("DRAM_MUTATIONS").ok().and_then(|count| count.parse().ok());
     for entry in ENTRIES {
         let mut seeds = (entry.seeds)();
         seeds.extend(corpus(entry.name));
-        for (index, bytes) in seeds.iter().cloned().chain(mutations(&seeds, MUTATIONS)).enumerate()
+        for (index, bytes) in
+            seeds.iter().cloned().chain(mutations(&seeds, asked.unwrap_or(MUTATIONS))).enumerate()
         {
             let started = Instant::now();
             if std::panic::catch_unwind(|| (entry.call)(&bytes)).is_err() {
