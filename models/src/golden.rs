@@ -67,26 +67,37 @@ impl Golden {
     /// [`Error::Export`] with the first answer that differs by more than 1e-4, or with what keeps the
     /// model from running.
     pub(crate) fn check(&self, path: &Path) -> Result<()> {
-        let fault = |error: dram_runtime::Error| Error::Export(error.to_string());
-        let session = Session::open(path, &Options::default()).map_err(fault)?;
-        for (index, row) in self.rows.iter().enumerate() {
-            let outputs = session.run(&row.inputs()).map_err(fault)?;
-            let expected = row.outputs();
-            if outputs.len() != expected.len() {
-                let reason = format!("{} outputs, expected {}", outputs.len(), expected.len());
+        check(path, self.rows.iter().map(|row| (row.inputs(), row.outputs())))
+    }
+}
+
+/// Holds the model at `path` to what was said about the inputs of each row: all outputs, in their order.
+///
+/// # Errors
+/// [`Error::Export`] with the first answer that differs by more than 1e-4, or with what keeps the model from
+/// running.
+pub(crate) fn check<'a>(
+    path: &Path,
+    rows: impl Iterator<Item = (BTreeMap<String, Tensor>, Vec<&'a [f32]>)>,
+) -> Result<()> {
+    let fault = |error: dram_runtime::Error| Error::Export(error.to_string());
+    let session = Session::open(path, &Options::default()).map_err(fault)?;
+    for (index, (inputs, expected)) in rows.enumerate() {
+        let outputs = session.run(&inputs).map_err(fault)?;
+        if outputs.len() != expected.len() {
+            let reason = format!("{} outputs, expected {}", outputs.len(), expected.len());
+            return Err(Error::Export(reason));
+        }
+        for ((name, output), expected) in outputs.iter().zip(expected) {
+            let difference = difference(&output.to_f32().unwrap_or_default(), expected);
+            if difference.is_nan() || difference > TOLERANCE {
+                let reason =
+                    format!("its `{name}` for golden row {index} is off by {difference:.1e}");
                 return Err(Error::Export(reason));
             }
-            for ((name, output), expected) in outputs.iter().zip(expected) {
-                let difference = difference(&output.to_f32().unwrap_or_default(), expected);
-                if difference.is_nan() || difference > TOLERANCE {
-                    let reason =
-                        format!("its `{name}` for golden row {index} is off by {difference:.1e}");
-                    return Err(Error::Export(reason));
-                }
-            }
         }
-        Ok(())
     }
+    Ok(())
 }
 
 impl Row {
