@@ -68,7 +68,8 @@ fn a_calibration_goes_from_doctor_to_fit() {
     let folder = tempdir().expect("a folder");
     let calibration = dram(&["doctor", "--calibrate", "--json"]).expect(0);
     let measured = calibration.json();
-    for share in ["f32_efficiency", "int8_efficiency", "attention_efficiency"] {
+    let shares = ["f32", "int8", "attention", "conv_f32", "conv_int8"];
+    for share in shares.map(|kind| format!("{kind}_efficiency")) {
         // Above one would mean that a layer outruns the tile that it is made of.
         let share = measured[share].as_f64().expect("a share");
         assert!(share > 0.0 && share < 1.1, "{measured}");

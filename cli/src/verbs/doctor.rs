@@ -87,6 +87,8 @@ fn calibrated(calibration: &Calibration) -> String {
         row("f32 layers", share(calibration.f32_efficiency)),
         row("int8 layers", share(calibration.int8_efficiency)),
         row("attention", share(calibration.attention_efficiency)),
+        row("f32 convolutions", share(calibration.conv_f32_efficiency)),
+        row("int8 convolutions", share(calibration.conv_int8_efficiency)),
         row("call", format!("{:.0} ns", calibration.call_nanoseconds)),
     ];
     let Calibration { machine, kernels, .. } = calibration;

@@ -17,7 +17,7 @@ use crate::Answer;
 use crate::calibration::Calibration;
 use crate::output::{Output, table};
 use crate::verbs;
-use predict::{HELD_OUT_ERROR, Length, Machine, Model, default_calibration};
+use predict::{HELD_OUT_ERROR, Length, Machine, Model, NETWORK_ERROR, Work, default_calibration};
 
 /// Rank bundles x boards by predicted latency and RAM; exit code 1 where none meets the goals
 #[derive(Debug, Args)]
@@ -113,6 +113,7 @@ impl Fit {
                 "fits": fits,
                 "calibration": calibration,
                 "held_out_error": HELD_OUT_ERROR,
+                "network_held_out_error": NETWORK_ERROR,
                 "candidates": candidates,
             }),
         )?;
@@ -138,9 +139,9 @@ impl Fit {
         machine: &Machine,
         calibration: &Calibration,
     ) -> Candidate {
-        let predicted =
-            length.work.map(|work| machine.predict_ms(&work, self.threads.get(), calibration));
-        let p95 = predicted.map(|ms| ms * (1.0 + HELD_OUT_ERROR));
+        let predict = |work: &Work| machine.predict_ms(work, self.threads.get(), calibration);
+        let predicted = length.work.as_ref().map(predict);
+        let p95 = length.work.as_ref().map(|work| predict(work) * (1.0 + work.error()));
         let (peak, usable) = (length.plan.peak_bytes(), machine.ram_usable_bytes);
         let allowed = self.ram.map_or(usable, |ram| ram.ram_bytes().min(usable));
         let large = (peak > allowed)
@@ -211,7 +212,11 @@ fn bundles(path: &Path) -> Result<Vec<PathBuf>> {
 fn text(candidates: &[Candidate], calibration: &Calibration) -> String {
     let heading =
         ["bundle", "board", "tokens", "predicted", "predicted p95", "planned RAM", "accuracy", ""];
-    let ms = |value: Option<f64>| value.map_or("unknown".to_owned(), |ms| format!("{ms:.1} ms"));
+    let ms = |value: Option<f64>| match value {
+        None => "unknown".to_owned(),
+        Some(ms) if ms < 0.1 => format!("{ms:.4} ms"),
+        Some(ms) => format!("{ms:.1} ms"),
+    };
     let row = |it: &Candidate| {
         vec![
             it.bundle.clone(),
@@ -235,10 +240,12 @@ fn text(candidates: &[Candidate], calibration: &Calibration) -> String {
     }
     text += &format!(
         "\nlatencies are predicted from shares of peak measured on {} ({}); there, models that it was not\n\
-         measured on took up to {:.0} % more or less, which is the margin of p95; on a board, measure\n",
+         measured on took up to {:.0} % more or less, networks with convolutions up to {:.0} % more, which is the\n\
+         margin of p95; on a board, measure\n",
         calibration.machine,
         calibration.kernels,
         100.0 * HELD_OUT_ERROR,
+        100.0 * NETWORK_ERROR,
     );
     text
 }

@@ -226,7 +226,7 @@ fn tract_work(node: &TypedNode, facts: &[&TypedFact]) -> Work {
         if let Cost::FMA(datum_type) = cost {
             let macs = count.to_i64().unwrap_or(0) as u64;
             let int8 = datum_type.unquantized().size_of() == 1;
-            work += Work { macs, int8_macs: if int8 { macs } else { 0 } };
+            work += Work { macs, int8_macs: if int8 { macs } else { 0 }, ..Work::default() };
         }
     }
     work

@@ -117,6 +117,12 @@ pub struct Work {
     pub macs: u64,
     /// Those of them that run on int8 numbers.
     pub int8_macs: u64,
+    /// Those of attention, all in f32.
+    pub attention_macs: u64,
+    /// Those of our convolutions.
+    pub conv_macs: u64,
+    /// Those of our convolutions that run on int8 numbers.
+    pub int8_conv_macs: u64,
 }
 
 impl Work {
@@ -130,6 +136,9 @@ impl std::ops::AddAssign for Work {
     fn add_assign(&mut self, other: Work) {
         self.macs += other.macs;
         self.int8_macs += other.int8_macs;
+        self.attention_macs += other.attention_macs;
+        self.conv_macs += other.conv_macs;
+        self.int8_conv_macs += other.int8_conv_macs;
     }
 }
 
@@ -148,10 +157,12 @@ impl Operator {
         match self {
             Operator::Linear(layer) => {
                 let macs = (x.rows * layer.k * layer.n) as u64;
-                Work { macs, int8_macs: if layer.int8.is_some() { macs } else { 0 } }
+                let int8_macs = if layer.int8.is_some() { macs } else { 0 };
+                Work { macs, int8_macs, ..Work::default() }
             }
             Operator::Attention(_) => {
-                Work { macs: 2 * (x.rows * x.tokens * (x.width / 3)) as u64, int8_macs: 0 }
+                let macs = 2 * (x.rows * x.tokens * (x.width / 3)) as u64;
+                Work { macs, attention_macs: macs, ..Work::default() }
             }
             _ => Work::default(),
         }

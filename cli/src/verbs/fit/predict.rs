@@ -14,6 +14,10 @@ use crate::calibration::Calibration;
 /// part in the calibration, on the machine that was calibrated: docs/fit.md has the table.
 pub(crate) const HELD_OUT_ERROR: f64 = 0.25;
 
+/// The same of networks with convolutions, five that took no part either: what small ones do besides multiplying
+/// is not predicted.
+pub(crate) const NETWORK_ERROR: f64 = 2.1;
+
 /// What `dram doctor --calibrate` found on a server processor, one thread: the shares of peak that boards
 /// are given where nobody has calibrated on one.
 pub(crate) fn default_calibration() -> Calibration {
@@ -29,6 +33,8 @@ pub(crate) fn default_calibration() -> Calibration {
         f32_efficiency: 0.847,
         int8_efficiency: 0.789,
         attention_efficiency: 0.512,
+        conv_f32_efficiency: 0.698,
+        conv_int8_efficiency: 0.487,
         call_nanoseconds: 65.5,
     }
 }
@@ -63,10 +69,21 @@ pub(crate) struct Work {
     pub(crate) int8_macs: u64,
     /// Those of attention, in f32.
     pub(crate) attention_macs: u64,
+    /// Those of convolutions in f32.
+    pub(crate) conv_f32_macs: u64,
+    /// Those in int8.
+    pub(crate) conv_int8_macs: u64,
     /// Weights that are read once, without the table of words, of which a text reads few rows.
     pub(crate) bytes_read: u64,
     /// Kernels that are called.
     pub(crate) calls: u64,
+}
+
+impl Work {
+    /// The share by which an answer may take longer than predicted.
+    pub(crate) fn error(&self) -> f64 {
+        if self.conv_f32_macs + self.conv_int8_macs > 0 { NETWORK_ERROR } else { HELD_OUT_ERROR }
+    }
 }
 
 /// A bundle, as far as it decides what an answer costs.
@@ -114,17 +131,22 @@ impl Model {
         let read =
             bundle.manifest().tensors.iter().filter(|tensor| !tables.contains(&&tensor.name));
         let bytes_read = read.map(|tensor| tensor.bytes).sum();
-        let calls = graph.nodes.len() as u64;
         let session = Session::from_bundle(bundle, &options)?;
+        let calls = session.operators().kernels as u64;
         let manifest = session.manifest();
         let score = manifest.metrics.get(&format!("{}_score", manifest.precision)).copied();
         let work = |plan: &Plan| {
             let work = session.work(plan.sequence.unwrap_or_default());
-            let f32_macs = work.macs - work.int8_macs;
-            // What an int8 bundle leaves in f32 is attention; in an f32 bundle that is a small part.
-            let (f32_macs, attention_macs) =
-                if work.int8_macs > 0 { (0, f32_macs) } else { (f32_macs, 0) };
-            Work { f32_macs, int8_macs: work.int8_macs, attention_macs, bytes_read, calls }
+            let conv_f32_macs = work.conv_macs - work.int8_conv_macs;
+            Work {
+                f32_macs: work.macs - work.int8_macs - work.attention_macs - conv_f32_macs,
+                int8_macs: work.int8_macs - work.int8_conv_macs,
+                attention_macs: work.attention_macs,
+                conv_f32_macs,
+                conv_int8_macs: work.int8_conv_macs,
+                bytes_read,
+                calls,
+            }
         };
         let ours = session.executor() == "kernels";
         let length = |plan: Plan| Length { plan, work: ours.then(|| work(&plan)) };
@@ -181,8 +203,10 @@ impl Machine {
         let at = |count: u64, share: f64| scaled(count, 1.0 / share);
         let slowed = boards::Work {
             f32_macs: at(work.f32_macs, shares.f32_efficiency)
-                + at(work.attention_macs, shares.attention_efficiency),
-            int8_macs: at(work.int8_macs, shares.int8_efficiency),
+                + at(work.attention_macs, shares.attention_efficiency)
+                + at(work.conv_f32_macs, shares.conv_f32_efficiency),
+            int8_macs: at(work.int8_macs, shares.int8_efficiency)
+                + at(work.conv_int8_macs, shares.conv_int8_efficiency),
             bytes_read: if work.bytes_read > self.cache_bytes { work.bytes_read } else { 0 },
         };
         let threads = u32::try_from(threads).unwrap_or(u32::MAX);

@@ -150,7 +150,9 @@ impl Grid {
             return Work::default();
         };
         let macs = (output.iter().product::<usize>() * conv.terms()) as u64;
-        Work { macs, int8_macs: if conv.int8.is_some() { macs } else { 0 } }
+        let int8_macs = if conv.int8.is_some() { macs } else { 0 };
+        let all = Work { macs, int8_macs, ..Work::default() };
+        Work { conv_macs: macs, int8_conv_macs: int8_macs, ..all }
     }
 
     /// The scratch of a run on an image of shape `x` by `threads`.
