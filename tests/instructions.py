@@ -58,6 +58,13 @@ def measure(dram, scratch):
         for tokens in (16, 128):
             name = f"MiniLM layers x 2, {precision}, {tokens} tokens"
             counts[name] = count([dram, "run", bundle, *tensors(scratch, tokens)], INFERENCE)
+    # Networks of convolutions: their golden examples are run once.
+    for student in ("digits", "activity"):
+        counts[f"{student}, int8"] = count([dram, "verify", ROOT / f"models/zoo/{student}.dram"], INFERENCE)
+    image = scratch / "image.dram"
+    pack = [dram, "pack", HERE / "golden/image.onnx", "-o", image, "--precision", "f32", "--task", "raw"]
+    subprocess.run(pack, check=True, capture_output=True)
+    counts["a small network of images, f32"] = count([dram, "verify", image], INFERENCE)
     intents = [dram, "run", ROOT / "models/zoo/intents.dram"]
     counts["intents, start to first answer"] = count([*intents, "--text", "wake me at six tomorrow"])
     return counts

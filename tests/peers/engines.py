@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """One Python engine, one ONNX model, one set of inputs: the first answer, then how long each further one takes.
 
-    engines.py onnxruntime|openvino MODEL THREADS SECONDS SAVE NAME=i64|f32:1x128:FILE...
+    engines.py onnxruntime|openvino MODEL THREADS SECONDS SAVE NAME=i64|i32|f32:1x128:FILE...
 
 The counterpart of peer.rs: the same arguments, the same lines on stdout. `first_ms` starts after the
 imports, so that it holds neither the interpreter's start nor the loading of the library.
@@ -14,7 +14,7 @@ import time
 
 import numpy
 
-DTYPES = {"i64": numpy.int64, "f32": numpy.float32}
+DTYPES = {"i64": numpy.int64, "i32": numpy.int32, "f32": numpy.float32}
 
 
 def read(argument):

@@ -11,7 +11,8 @@ of the ratios within each round. Processor time is what to read on a machine tha
 
 Every engine runs the file that suits it: the f32 model as it is; in int8 dram its bundle (`dram pack`),
 onnxruntime, rten and tract the model that onnxruntime quantized dynamically per channel, OpenVINO that with
-static ranges (QDQ). `cosine` and `worst` compare an engine's first output with onnxruntime's in f32.
+static ranges (QDQ). With --input, shapes of images or signals, all run static ranges. `cosine` and `worst`
+compare an engine's first output with onnxruntime's in f32.
 
 Cold start: for dram from the start of the process to the first byte of its answer to a text; for the
 others inside the process, from opening the file on, all libraries loaded. It is in their favour.
@@ -110,7 +111,13 @@ def prepare(options, engines, folder):
     files = {}
     for precision in options.precision:
         bundle = folder / f"{precision}.dram"
-        command = [options.dram, "pack", options.model, "-o", bundle, "--precision", precision]
+        command = [options.dram, "pack", options.model, "-o", bundle, *shapes(options)]
+        if options.input and precision == "int8":
+            calibration = folder / "calibration.npy"
+            numpy.save(calibration, next(iter(inputs(options, None).values())))
+            command += ["--precision", "int8-static", "--calibrate", calibration]
+        else:
+            command += ["--precision", precision]
         if options.tokenizer:
             command += ["--tokenizer", options.tokenizer, "--task", "embed"]
         if not options.input:
@@ -126,14 +133,22 @@ def prepare(options, engines, folder):
         numpy.savez(calibration, **inputs(options, options.seq[-1]))
         quantized(options, "static", static, [calibration])
         for engine in set(engines) - {"dram"}:
-            files[engine, "int8"] = static if engine == "openvino" else dynamic
+            ranges_known = engine == "openvino" or options.input
+            files[engine, "int8"] = static if ranges_known else dynamic
     return files
+
+
+def shapes(options):
+    """What `dram` is told of the shapes that are given."""
+    return [word for given in options.input for word in ("--shape", given)]
 
 
 def quantized(options, scheme, out, calibration):
     if not out.exists() or out.stat().st_mtime < options.model.stat().st_mtime:
         command = [sys.executable, HERE / "quantize.py", scheme, options.model, out, *calibration]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        ended = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+        if ended != 0:
+            print(f"LEFT OUT: {out.name}: onnxruntime's quantizer ends with {ended}", file=sys.stderr)
 
 
 def inputs(options, sequence):
@@ -142,11 +157,15 @@ def inputs(options, sequence):
 
     random = numpy.random.default_rng(1)
     if options.input:
-        shapes = dict(given.split("=", 1) for given in options.input)
-        extents = lambda shape: [int(extent) for extent in shape.split("x")]
+        given = dict(one.split("=", 1) for one in options.input)
+        extents = {name: [int(extent) for extent in shape.split("x")] for name, shape in given.items()}
+        graph = onnx.load(options.model, load_external_data=False).graph
+        kinds = {declared.name: declared.type.tensor_type.elem_type for declared in graph.input}
+        noise = lambda shape: random.standard_normal(shape).astype(numpy.float32)
+        whole = lambda shape: random.integers(0, 256, shape).astype(numpy.int32)
         return {
-            name: random.standard_normal(extents(shape)).astype(numpy.float32)
-            for name, shape in shapes.items()
+            name: (whole if kinds[name] == onnx.TensorProto.INT32 else noise)(shape)
+            for name, shape in extents.items()
         }
     if options.tokenizer:
         from tokenizers import Tokenizer
@@ -175,7 +194,7 @@ class Case:
         self.precision, self.sequence, self.threads = precision, sequence, threads
         self.arguments, self.npy = [], []
         for name, value in inputs(options, sequence).items():
-            dtype = {"int64": "i64", "float32": "f32"}[value.dtype.name]
+            dtype = {"int64": "i64", "int32": "i32", "float32": "f32"}[value.dtype.name]
             shape = "x".join(map(str, value.shape))
             file = folder / f"{name}-{shape}"
             value.tofile(file)
@@ -184,6 +203,7 @@ class Case:
             self.npy += ["--input", f"{name}={file}.npy"]
 
     def latency(self, engines):
+        engines = [engine for engine in engines if self.files[engine, self.precision].exists()]
         rounds = {engine: [] for engine in engines}
         for _ in range(self.options.rounds):
             for engine in list(rounds):
@@ -241,7 +261,7 @@ class Case:
             measured = self.measure(engine, 0)
             return measured["first_ms"], measured["peak_rss_bytes"]
         bundle = self.files["dram", self.precision]
-        asked = ["--text", TEXT.split(".")[0]] if self.options.tokenizer else self.npy
+        asked = ["--text", TEXT.split(".")[0]] if self.options.tokenizer else [*self.npy, *shapes(self.options)]
         begin = time.perf_counter()
         child = subprocess.Popen([self.options.dram, "run", bundle, *asked], stdout=subprocess.PIPE)
         answered = child.stdout.read(1)
@@ -256,7 +276,7 @@ class Case:
         file = self.files[engine, self.precision]
         if engine == "dram":
             command = [self.options.dram, "--json", "bench", file, "--seconds", str(seconds)]
-            command += ["--threads", str(self.threads)]
+            command += ["--threads", str(self.threads), *shapes(self.options)]
             if self.sequence:
                 command += ["--seq", str(self.sequence)]
         else:
@@ -278,7 +298,8 @@ class Case:
         expected = numpy.fromfile(reference, numpy.float32).astype(numpy.float64)
         if engine == "dram":
             saved = self.folder / "dram-outputs"
-            command = [self.options.dram, "--json", "run", self.files["dram", self.precision], *self.npy]
+            command = [self.options.dram, "--json", "run", self.files["dram", self.precision]]
+            command += [*self.npy, *shapes(self.options)]
             ran = subprocess.run([*command, "--save", saved], check=True, stdout=subprocess.PIPE)
             got = numpy.load(json.loads(ran.stdout)[0]["file"]).ravel()
         else:
