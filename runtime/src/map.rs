@@ -4,7 +4,7 @@ use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::Arc;
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapOptions};
 
 use crate::error::{Error, Result};
 
@@ -36,7 +36,7 @@ impl Bytes {
         // place; whoever overwrites the file of a running session breaks that agreement, and what
         // is read then is other numbers, not other types: every view is of plain integers and floats.
         #[allow(unsafe_code)]
-        let map = unsafe { Mmap::map(&file) };
+        let map = unsafe { MmapOptions::new().populate().map(&file) };
         map.map(Bytes::File).map_err(Error::io("map", path))
     }
 

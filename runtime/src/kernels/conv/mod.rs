@@ -37,11 +37,12 @@ pub fn conv_f32(
     assert_eq!(out.len(), view.places.len() * finish.width, "a row of the result for each place");
     let mut sums = Tile([[0.0; PANEL]; TILE_ROWS]);
     view.blocks(width, 0.0, scratch, |first, rows, left| {
-        for_each_tile(rows, weights.n(), |row, count, panel, columns| {
+        for_each_tile(rows, weights.n(), |row, count, panel, columns, share| {
             let sums = &mut sums.0[..count];
             let left = Strided { values: &left.values[row * left.stride..], ..left };
             let (panels, bias) = (weights.panel(panel), weights.bias(panel));
-            let (target, ahead) = ((sums.as_flattened_mut(), PANEL), Ahead::after(panels, 0, 1));
+            let (target, ahead) =
+                ((sums.as_flattened_mut(), PANEL), Ahead::after(panels, share.0, share.1));
             tiles::multiply_f32(cpu, count, left, panels, bias, target, ahead);
             finish.store(cpu, sums, (panel, columns), first + row, &mut out);
         });
@@ -71,11 +72,11 @@ pub fn conv_i8(
     let mut products = Tile([[0; PANEL]; TILE_ROWS]);
     let mut sums = Tile([[0.0; PANEL]; TILE_ROWS]);
     view.blocks(quantized_width(view.width()), range.zero_point, scratch, |first, rows, left| {
-        for_each_tile(rows, weights.n(), |row, count, panel, columns| {
+        for_each_tile(rows, weights.n(), |row, count, panel, columns, share| {
             let (products, sums) = (&mut products.0[..count], &mut sums.0[..count]);
             let left = Strided { values: &left.values[row * left.stride..], ..left };
             let panels = weights.panel(panel);
-            tiles::multiply_i8(cpu, left, panels, products, Ahead::after(panels, 0, 1));
+            tiles::multiply_i8(cpu, left, panels, products, Ahead::after(panels, share.0, share.1));
             let column = Column {
                 sums: weights.column_sums(panel),
                 factor,
@@ -113,14 +114,20 @@ fn floats(cpu: Cpu, products: &[[i32; PANEL]], column: Column<'_>, sums: &mut [[
     per_cpu!(cpu, body(products: &[[i32; PANEL]], column: Column<'_>, sums: &mut [[f32; PANEL]]))
 }
 
-/// Calls `tile(row, rows, panel, columns)` for at most twelve rows at a time, panels outermost.
-fn for_each_tile(rows: usize, n: usize, mut tile: impl FnMut(usize, usize, usize, usize)) {
+/// Calls `tile(row, rows, panel, columns, share)` for at most twelve rows at a time, panels outermost; a share is which
+/// of how many tiles of its panel a tile is.
+fn for_each_tile(
+    rows: usize,
+    n: usize,
+    mut tile: impl FnMut(usize, usize, usize, usize, (usize, usize)),
+) {
+    let tiles = rows.div_ceil(TILE_ROWS);
     for panel in 0..n.div_ceil(PANEL) {
         let columns = PANEL.min(n - panel * PANEL);
         let mut row = 0;
-        for left in (1..=rows.div_ceil(TILE_ROWS)).rev() {
-            let count = (rows - row).div_ceil(left);
-            tile(row, count, panel, columns);
+        for index in 0..tiles {
+            let count = (rows - row).div_ceil(tiles - index);
+            tile(row, count, panel, columns, (index, tiles));
             row += count;
         }
     }
