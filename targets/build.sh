@@ -36,7 +36,7 @@ thumbv7em-none-eabihf)
     linker=rust-lld
     flags="-C link-arg=-Tlink.x -C link-arg=-L$targets/firmware"
     ;;
-x86_64-*-musl) linker=musl-gcc ;;
+# Rust brings musl's own start files; with those of `musl-gcc` a static program of today ends before `main`.
 x86_64-*) linker=cc ;;
 *)
     echo "targets/build.sh: unknown target \`$triple\`" >&2
