@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-/// How long a thread that waits keeps its core before it sleeps: longer than the pause between two
-/// kernels of one inference, far shorter than that between two inferences.
-const SPIN: Duration = Duration::from_micros(20);
+/// How long a thread that waits keeps its core before it sleeps: longer than the pause between two kernels of one
+/// inference and than threads differ in one, far shorter than that between two inferences. A thread that slept is
+/// often woken on the core of the one that woke it, and both then take turns on one core.
+const SPIN: Duration = Duration::from_micros(100);
 
 /// Worker threads 1, 2, ...; worker 0 is whoever calls [`Pool::run`].
 #[derive(Debug)]
