@@ -80,6 +80,21 @@ impl Section {
         let range = 0..bytes.len();
         Section { map: Arc::new(Bytes::of(bytes)), range }
     }
+
+    /// Gives the pages back that this process holds of a mapped file; whoever looks at them again reads them again.
+    /// Memory of its own stays.
+    pub(crate) fn release(&self) {
+        #[cfg(unix)]
+        if let Bytes::File(map) = &*self.map {
+            let Range { start, end } = self.range;
+            // SAFETY: the map is private and read-only, so what comes back from the file is what was there.
+            #[allow(unsafe_code)]
+            // Pages that stay are no harm.
+            let _ = unsafe {
+                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start)
+            };
+        }
+    }
 }
 
 impl Deref for Section {
@@ -93,6 +108,19 @@ impl Deref for Section {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_given_back_is_read_again() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let bytes: Vec<u8> = (0..100_000).map(|index| (index % 251) as u8).collect();
+        std::fs::write(file.path(), &bytes).unwrap();
+        let map = Arc::new(Bytes::map(file.path()).unwrap());
+        let section = Section::new(&map, 5000..90_000);
+        assert_eq!(*section, bytes[5000..90_000]);
+        section.release();
+        assert_eq!(*section, bytes[5000..90_000]);
+        assert_eq!(**map, bytes);
+    }
 
     #[test]
     fn bytes_in_memory_are_aligned_and_the_same() {

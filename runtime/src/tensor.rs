@@ -194,6 +194,13 @@ impl Tensor {
         self.bytes.as_ptr()
     }
 
+    /// Gives back the pages that this process holds of it, where it lies in a mapped file.
+    pub(crate) fn release(&self) {
+        if let Values::Mapped(section) = &self.bytes {
+            section.release();
+        }
+    }
+
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.bytes.len() / self.dtype.size()

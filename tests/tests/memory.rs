@@ -205,9 +205,10 @@ fn ten_thousand_calls() {
     assert_eq!(ALLOCATOR.current_bytes(), held, "nothing is kept from call to call");
 }
 
-/// Calls `dram` with `stdin` where no more than `bytes` of address space can be had.
+/// Calls `dram` with `stdin` where no more than `bytes` of address space and a minute of processor time, however
+/// long that takes on a busy machine, can be had.
 pub(crate) fn dram_within(bytes: u64, stdin: &str, arguments: &[&str]) -> std::process::Output {
-    let script = format!("ulimit -v {}; exec \"$0\" \"$@\"", bytes / 1024);
+    let script = format!("ulimit -v {}; ulimit -t 60; exec \"$0\" \"$@\"", bytes / 1024);
     let mut child = Command::new("sh")
         .args(["-c", &script, &text(program())])
         .args(arguments)

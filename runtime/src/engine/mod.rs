@@ -71,6 +71,11 @@ impl Mixture {
         self.graph.initializers.values().map(|tensor| tensor.bytes().len() as u64).sum()
     }
 
+    /// Gives back the pages of the constants that tract has copied.
+    pub(crate) fn release(&self) {
+        self.graph.initializers.values().for_each(tensor::Tensor::release);
+    }
+
     /// The graph, with a node that ONNX does not know for each of our operators.
     pub(crate) fn graph(&self) -> &Graph {
         &self.graph
@@ -348,12 +353,7 @@ struct Parsed {
 /// Reads `graph`, and puts its constants in afterwards: written into a message first they would be there
 /// three times.
 fn parsed(graph: &Graph) -> TractResult<Parsed> {
-    // Some of tract's operators count from there to the rank, one by one.
-    if let Some(node) = graph.nodes.iter().find(|node| node.int("axis", 0).abs_diff(0) > MOST_AXES)
-    {
-        let axis = node.int("axis", 0);
-        return Err(TractError::msg(format!("{}: an axis of a tensor, got {axis}", node.place())));
-    }
+    refuse_endless_counts(graph)?;
     // Symbolic dims written down by exporters clash with concrete inputs; tract infers its own.
     let onnx = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
     // What is both a constant and an output has to be there when the outputs are wired.
@@ -375,6 +375,40 @@ fn parsed(graph: &Graph) -> TractResult<Parsed> {
         model.inputs.retain(|&input| input != outlet);
     }
     Ok(Parsed { model, outlets })
+}
+
+/// Refuses numbers that tract would count up to one by one, in the nodes of `graph` and of its subgraphs.
+fn refuse_endless_counts(graph: &Graph) -> TractResult<()> {
+    for node in &graph.nodes {
+        let axis = node.int("axis", 0);
+        if axis.abs_diff(0) > MOST_AXES {
+            let place = node.place();
+            return Err(TractError::msg(format!("{place}: an axis of a tensor, got {axis}")));
+        }
+        if node.is_onnx() && node.op == "Scan" {
+            scan_adds_up(node)?;
+        }
+        node.subgraphs().try_for_each(refuse_endless_counts)?;
+    }
+    Ok(())
+}
+
+/// Whether what a `Scan` says of its inputs fits its body, which takes states and what is scanned, and gives
+/// the states and more.
+fn scan_adds_up(node: &Node) -> TractResult<()> {
+    let scanned = usize::try_from(node.int("num_scan_inputs", 0)).unwrap_or(usize::MAX);
+    let fits = |body: &Graph| {
+        let states = body.inputs.len().checked_sub(scanned);
+        states.is_some_and(|states| states <= body.outputs.len())
+    };
+    if node.subgraphs().all(fits) {
+        return Ok(());
+    }
+    Err(TractError::msg(format!(
+        "{}: inputs of its body that are states or scanned, states that are outputs too, got \
+         num_scan_inputs {scanned}; export the model again",
+        node.place()
+    )))
 }
 
 /// Steps after which the optimizer must stop: two of its rules may undo each other for ever, as they do

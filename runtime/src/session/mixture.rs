@@ -37,8 +37,11 @@ impl Mixture {
         let mixture = engine::Mixture::new(&machine, graph)?;
         let stored = &machine.bundle.manifest().shapes;
         let shapes = planned_shapes(graph, lengths, stored, &options.shapes)?;
+        let specializations = Specializations::new(&mixture, &shapes)?;
+        // From here on the copies are used: the weights are there once.
+        mixture.release();
         Ok(Mixture {
-            specializations: Specializations::new(&mixture, &shapes)?,
+            specializations,
             lengths: lengths.to_vec(),
             budget: options.budget,
             operators: mixture.operators(),
