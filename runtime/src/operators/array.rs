@@ -157,7 +157,9 @@ impl View {
         Some(match self {
             View::Identity => x.to_vec(),
             View::Flatten(axis) => {
-                let (before, after) = x.split_at_checked(place(*axis, x.len() + 1)?)?;
+                // From the back it counts axes, from the front the places between them (ONNX: `Flatten`).
+                let places = x.len() + usize::from(*axis >= 0);
+                let (before, after) = x.split_at_checked(place(*axis, places)?)?;
                 vec![before.iter().product(), after.iter().product()]
             }
             View::Squeeze(axes) => {
