@@ -227,6 +227,7 @@ def main():
         ("weight-only", plain, x, weight_only),
         ("qdq-images", cnn, image, static(qdq, u8, True, "x", image)),
         ("qoperator-images", cnn, image, static(operators, u8, False, "x", image)),
+        ("dynamic-images", cnn, image, dynamic(u8)),
     ]
     golden = [write(name, original, rows, quantize) for name, original, rows, quantize in cases]
     lines = ",\n".join(json.dumps(case, separators=(",", ":")) for case in golden)

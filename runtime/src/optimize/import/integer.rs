@@ -1,6 +1,7 @@
 //! `MatMulInteger` of a row that was quantized when it was known, and the scaling of its sums, become a
 //! product of floats: `Cast(MatMulInteger(q, w, z, wz)) · (s · ws)` with `(q, s, z) =
-//! DynamicQuantizeLinear(x)` to `MatMul(x, (w - wz) · ws)`, marked.
+//! DynamicQuantizeLinear(x)` to `MatMul(x, (w - wz) · ws)`, marked. `ConvInteger` likewise becomes `Conv`, where the
+//! scale of its weights is one for all, or one for each output along the axis that outputs have.
 //!
 //! The same for rows that were looked up in a table of integers, `q = Gather(table, indices)`, whose scale is
 //! part of the factor: the table is then marked too.
@@ -43,6 +44,9 @@ fn find(view: &View, index: usize) -> Option<Rewrite> {
 /// The product with the rows of a table, where `factor` is a constant.
 fn looked_up(view: &View, index: usize, sums: &Node, factor: &str) -> Option<Rewrite> {
     let gather = view.written_by(sums.input(0)?, "Gather").filter(|it| it.int("axis", 0) == 0)?;
+    if !sums.is("MatMulInteger") {
+        return None;
+    }
     let factor = match view.written_by(factor, "Mul") {
         None => view.constant(factor)?.to_f32()?,
         Some(both) => {
@@ -72,10 +76,13 @@ fn looked_up(view: &View, index: usize, sums: &Node, factor: &str) -> Option<Rew
     Some(Rewrite { index, nodes, initializers: vec![(of_table, table), (of_weight, weight)] })
 }
 
-/// The `MatMulInteger` whose sums `value` holds as floats.
+/// The `MatMulInteger` or `ConvInteger` whose sums `value` holds as floats.
 fn sums_of<'a>(view: &View<'a>, value: &str) -> Option<&'a Node> {
     let cast = view.written_by(value, "Cast")?;
-    let product = view.written_by(cast.input(0)?, "MatMulInteger")?;
+    let product = view.writer(cast.input(0)?)?;
+    if !product.is("MatMulInteger") && !product.is("ConvInteger") {
+        return None;
+    }
     let alone = view.graph.uses(value) == 1 && view.graph.uses(product.output()) == 1;
     // 1 is f32 among ONNX's element types.
     (alone && cast.int("to", 0) == 1).then_some(product)
@@ -96,12 +103,31 @@ fn product(view: &View, index: usize, sums: &Node, scales: [&str; 2]) -> Option<
         None => None,
         Some(name) => Some(view.constant(name)?),
     };
-    let scale = view.constant(weight_scale)?;
-    let steps = Steps { scale, zero_point, axis: -1, block: 0 };
-    let weight = dequantized(view.constant(sums.input(1)?)?, steps)?;
+    let (scale, weight) = (view.constant(weight_scale)?, view.constant(sums.input(1)?)?);
+    let conv = sums.is("ConvInteger");
+    if conv && !is_along_outputs(scale, weight) {
+        return None;
+    }
+    let steps = Steps { scale, zero_point, axis: if conv { 0 } else { -1 }, block: 0 };
+    let weight = dequantized(weight, steps)?;
     let output = view.node(index).output();
     let name = format!("{output}.weight");
-    let node = Node::new("MatMul", &[rounding.input(0)?, &name], &[output]);
-    let initializers = vec![(name, weight)];
-    Some(Rewrite { initializers, ..Rewrite::new(index, marks::together(marks::quantized(node))) })
+    let op = if conv { "Conv" } else { "MatMul" };
+    let node = Node {
+        attributes: sums.attributes.clone(),
+        ..Node::new(op, &[rounding.input(0)?, &name], &[output])
+    };
+    let node = marks::quantized(node);
+    // Images are rounded in one range anyway.
+    let node = if conv { node } else { marks::together(node) };
+    Some(Rewrite { initializers: vec![(name, weight)], ..Rewrite::new(index, node) })
+}
+
+/// Whether `scale`, multiplied with the result of a convolution by `weight`, `[outputs, inputs, ..]`, is one number
+/// or one for each output.
+fn is_along_outputs(scale: &Tensor, weight: &Tensor) -> bool {
+    let (shape, rank) = (scale.shape(), weight.shape().len());
+    // The result has as many axes as the weights; outputs are the second one.
+    let outputs = (shape.len() + 1).checked_sub(rank).and_then(|axis| shape.get(axis));
+    scale.len() == 1 || shape.len() <= rank && outputs == Some(&scale.len())
 }

@@ -48,4 +48,6 @@ pub(crate) fn run(graph: &mut Graph) -> usize {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

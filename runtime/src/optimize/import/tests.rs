@@ -1,5 +1,5 @@
 use super::*;
-use crate::graph::{Attribute, Node};
+use crate::graph::{Attribute, Graph, Node};
 use crate::kernels::RowScale;
 use crate::optimize::marks;
 use crate::optimize::pattern::by_hand::{after, graph, scalar};
@@ -213,4 +213,46 @@ fn a_graph_of_floats_is_left_alone() {
     let before = graph.clone();
     assert_eq!(run(&mut graph), 0);
     assert_eq!(graph, before);
+}
+
+/// `Cast(ConvInteger(DynamicQuantizeLinear(x), w, z, wz)) · (s · ws)`, the scale of that shape.
+fn conv_integer(scale: &[usize]) -> (Vec<String>, Graph) {
+    let nodes = vec![
+        Node::new("DynamicQuantizeLinear", &["image"], &["q", "s", "z"]),
+        Node::new("ConvInteger", &["q", "w", "z", "wz"], &["sums"])
+            .with("pads", Attribute::Ints(vec![1, 1])),
+        Node::new("Cast", &["sums"], &["cast"]).with("to", Attribute::Int(1)),
+        Node::new("Mul", &["s", "ws"], &["scales"]),
+        Node::new("Mul", &["cast", "scales"], &["y"]),
+    ];
+    let count: usize = scale.iter().product();
+    let scales: Vec<f32> = (0..count).map(|place| 0.5 * (place + 1) as f32).collect();
+    let mut graph = graph(
+        vec![Node::new("Identity", &["x"], &["y"])],
+        vec![
+            ("w", u8s(&[2, 1, 3], &[1, 2, 3, 4, 5, 255])),
+            ("wz", u8s(&[], &[2])),
+            ("ws", Tensor::from_f32(scale, &scales)),
+        ],
+    );
+    graph.nodes = nodes;
+    graph.nodes.insert(0, Node::new("Transpose", &["x"], &["image"]));
+    after(run, graph)
+}
+
+#[test]
+fn an_integer_convolution_of_what_was_rounded_when_it_was_known_is_a_marked_one() {
+    for (scale, second) in [(&[][..], 0.5), (&[1], 0.5), (&[2, 1], 1.0), (&[1, 2, 1], 1.0)] {
+        let (operators, graph) = conv_integer(scale);
+        assert_eq!(operators, ["Transpose", "Conv"], "{scale:?}");
+        let node = &graph.nodes[1];
+        assert!(marks::is_quantized(node) && !marks::has_range(node));
+        assert_eq!(node.ints("pads"), Some(&[1, 1][..]));
+        let expected = [-0.5, 0.0, 0.5, 2.0 * second, 3.0 * second, 253.0 * second];
+        let weight = graph.initializers[&node.inputs[1]].to_f32();
+        assert_eq!(weight, Some(expected.to_vec()), "{scale:?}");
+    }
+    // Along the places, not the outputs.
+    assert!(conv_integer(&[2]).0.contains(&"ConvInteger".to_owned()));
+    assert!(conv_integer(&[1, 1, 2]).0.contains(&"ConvInteger".to_owned()));
 }
