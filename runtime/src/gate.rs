@@ -80,8 +80,8 @@ pub(crate) struct Gate<'a> {
 }
 
 impl Gate<'_> {
-    /// The model by `scheme`, with as many of its noisiest nodes put back as the gate demands: first all
-    /// that is needed to the next finer precision, then to the one after it. At least one stays rounded.
+    /// The model by `scheme`, with as many of its noisiest nodes put back as the gate demands: first to the next
+    /// finer precision, as far as that helps, then to the one after it. At least one stays rounded.
     ///
     /// # Errors
     /// [`Error::Gate`] where that is not enough; those of packing and running.
@@ -103,7 +103,8 @@ impl Gate<'_> {
             let mut nodes = self.noise(&scheme, from, &yardstick.samples())?;
             let most =
                 if to == Precision::F32 { nodes.len().saturating_sub(1) } else { nodes.len() };
-            let mut back = 0;
+            let before = scheme.exceptions.clone();
+            let (mut back, mut best) = (0, (packed.score, 0));
             while let Some(more) = repair::next(back, most) {
                 back = more;
                 for noise in &mut nodes[..back] {
@@ -115,7 +116,14 @@ impl Gate<'_> {
                 if self.holds(&packed) {
                     return Ok(Packed { repair: Some(repair), ..packed });
                 }
+                if packed.score > best.0 {
+                    best = (packed.score, back);
+                }
             }
+            // Finer ranges are not better everywhere: only what helped most stays.
+            let kept = nodes[..best.1].iter().map(|noise| (noise.node.clone(), to));
+            scheme.exceptions = before.into_iter().chain(kept).collect();
+            packed.score = best.0;
             from = to;
         }
         Err(self.refuse(asked, f32_score, packed.score.unwrap_or_default()))
@@ -148,22 +156,31 @@ impl Gate<'_> {
         }
     }
 
-    /// The noise of the nodes that `scheme` has in `from`, where what comes after it is another form.
+    /// The noise of the nodes that have a form in `from`, as `scheme` has them.
     fn noise(&self, scheme: &Scheme, from: Precision, samples: &Samples) -> Result<Vec<Noise>> {
         let names: Vec<String> = match from {
             Precision::Int8Static => quantize::ranged(self.fused),
             _ => quantize::quantizable(self.fused),
         };
         let twins = repair::with_twins(self.fused, &names);
-        let forms = |name: &String| [(name.clone(), Precision::F32), (repair::twin_of(name), from)];
+        let stored = |name: &str| *scheme.exceptions.get(name).unwrap_or(&scheme.precision);
+        let forms =
+            |name: &String| [(name.clone(), Precision::F32), (repair::twin_of(name), stored(name))];
         let of_twins = Scheme {
             precision: from,
             exceptions: names.iter().flat_map(forms).collect(),
             ranges: scheme.ranges.clone(),
+            fitted: scheme
+                .fitted
+                .iter()
+                .map(|(name, fit)| (repair::twin_of(name), fit.clone()))
+                .collect(),
         };
         let prepared = prepare::pack(&twins, &[], &of_twins)?;
         let session = self.belongings.open_raw(&prepared, from)?;
-        repair::noise(&session, &names, from, samples)
+        let mut nodes = repair::noise(&session, &names, from, samples)?;
+        nodes.iter_mut().for_each(|noise| noise.stored_as = stored(&noise.node));
+        Ok(nodes)
     }
 
     fn refuse(&self, asked: Precision, f32_score: f64, score: f64) -> Error {
