@@ -17,7 +17,7 @@ use crate::heap::{HeapCounter, with_margin};
 use crate::manifest::{Heap, ShorterHeap, Task};
 use crate::optimize::{self, PassReport, marks};
 use crate::prepare::{self, Prepared};
-use crate::quantize::{Precision, Scheme};
+use crate::quantize::{self, Precision, Scheme};
 use crate::repair::Repair;
 use crate::samples::Samples;
 use crate::session::{self, Operators, Session};
@@ -49,7 +49,8 @@ pub struct PackOptions {
     pub heap: Option<HeapCounter>,
     /// The numbers to store and compute in.
     pub precision: Precision,
-    /// What the ranges of [`Precision::Int8Static`] are chosen by; nothing else needs it.
+    /// What the ranges of [`Precision::Int8Static`] are chosen by, and the weights of int8 layers are fitted to;
+    /// [`Precision::Int8`] does without, other precisions do not look at it.
     pub calibrate: Option<Calibrate>,
     /// Data to measure f32 and the packed precision on: labelled, or any inputs, on which the packed model is
     /// held to what f32 answers.
@@ -156,19 +157,27 @@ pub fn pack(
         yardstick.score(&reference_session)
     });
     let f32_score = f32_score.transpose()?;
-    let (ranges, calibrated) = match options.precision {
-        Precision::Int8Static => {
+    let asked = options.calibrate.as_ref();
+    let (scheme, calibrated) = match (options.precision, asked) {
+        (precision @ (Precision::Int8 | Precision::Int8Static), Some(asked)) => {
             progress("calibrating");
-            calibrate(&floats, &belongings, options.calibrate.as_ref())?
+            let (scheme, calibrated) = calibrate(&fused, &belongings, precision, asked)?;
+            (scheme, Some(calibrated))
         }
-        _ => (Ranges::new(), None),
+        (Precision::Int8Static, None) => {
+            return Err(Error::Missing {
+                what: "calibrated ranges",
+                next: "give inputs to calibrate on with `--calibrate DATA`, or pack it with `--precision int8`",
+            });
+        }
+        (precision, _) => (precision.into(), None),
     };
     let Packed { prepared, session, score, repair } = match options.precision {
         Precision::F32 if floats == fused => {
             let session = reference_session;
             Packed { prepared: reference, session, score: f32_score, repair: None }
         }
-        precision => {
+        _ => {
             drop(reference_session);
             let gate = Gate {
                 reference: yardstick.as_ref().zip(f32_score),
@@ -177,7 +186,7 @@ pub fn pack(
                 fused: &fused,
                 passes: &passes,
             };
-            gate.hold(Scheme { ranges, ..precision.into() }, progress)?
+            gate.hold(scheme, progress)?
         }
     };
     let int8_mac_share = session.work(belongings.longest()).int8_mac_share();
@@ -221,24 +230,28 @@ pub fn pack(
     })
 }
 
-/// The ranges of what the static nodes of the optimized graph `fused` read.
+/// The scheme of `precision` for the optimized graph `fused`: the ranges of what static nodes read, and weights
+/// that were fitted to what they read.
 fn calibrate(
     fused: &Graph,
     belongings: &Belongings,
-    asked: Option<&Calibrate>,
-) -> Result<(Ranges, Option<Calibrated>)> {
-    let Some(Calibrate { data, calibration }) = asked else {
-        return Err(Error::Missing {
-            what: "calibrated ranges",
-            next: "give inputs to calibrate on with `--calibrate DATA`, or pack it with `--precision int8`",
-        });
-    };
-    let observed = prepare::pack(&calibrate::observed(fused), &[], &Precision::F32.into())?;
+    precision: Precision,
+    Calibrate { data, calibration }: &Calibrate,
+) -> Result<(Scheme, Calibrated)> {
+    let observed = marks::removed(&calibrate::observed(fused));
+    let observed = prepare::pack(&observed, &[], &Precision::F32.into())?;
     let session = belongings.open_raw(&observed, Precision::F32)?;
     let samples = Samples::read(data)?;
-    let (ranges, samples) = calibrate::ranges(&session, &samples, *calibration)?;
-    let calibrated = Calibrated { calibration: *calibration, samples, values: ranges.len() };
-    Ok((ranges, Some(calibrated)))
+    let (ranges, count) = calibrate::ranges(&session, &samples, *calibration)?;
+    let calibrated = Calibrated { calibration: *calibration, samples: count, values: ranges.len() };
+    let names = quantize::ranged(fused);
+    // Rows that get a range each are rounded too finely to be worth more than their exact values.
+    let known = match precision {
+        Precision::Int8Static => &ranges,
+        _ => &Ranges::new(),
+    };
+    let fitted = calibrate::fit(fused, &names, &session, &samples, known)?;
+    Ok((Scheme { ranges, fitted, ..precision.into() }, calibrated))
 }
 
 fn require_int8(share: f64, least: Option<f64>) -> Result<()> {

@@ -56,7 +56,8 @@ pub(crate) struct Pack {
         .try_map(|name| name.parse::<Precision>()))]
     precision: Precision,
 
-    /// Inputs whose activations set the ranges of `int8-static`: a TSV of texts, a `.npy`, or a folder of them
+    /// Inputs whose activations set the ranges of `int8-static`, and the rounding of int8 weights: a TSV of texts, a
+    /// `.npy`, or a folder of them
     #[arg(long, value_name = "DATA", required_if_eq("precision", "int8-static"))]
     calibrate: Option<PathBuf>,
 

@@ -1,9 +1,12 @@
 //! What the activations of a model are on given inputs, to the range that each is rounded in: u8 with one
-//! scale and zero point a tensor, known before the model runs.
+//! scale and zero point a tensor, known before the model runs; and to the rounding of the weights that meet them.
 
 mod entropy;
+mod fit;
 mod histogram;
+mod patches;
 mod percentile;
+mod rounding;
 mod squares;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +19,7 @@ use crate::samples::Samples;
 use crate::session::Session;
 use crate::tensor::{DType, Tensor};
 
+pub(crate) use fit::{Fit, Fitted, fit};
 pub use histogram::Histogram;
 
 /// Inputs that are looked at: ranges of activations stand still after a few hundred.

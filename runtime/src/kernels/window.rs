@@ -116,6 +116,16 @@ impl Slide {
         self.places
     }
 
+    /// The cell under `tap` of the window at `place`, by number, row by row; `None` where it lies beyond the grid.
+    pub fn cell(&self, place: [usize; 2], tap: [usize; 2]) -> Option<usize> {
+        let Window { strides, dilations, .. } = self.window;
+        let along = |axis: usize| {
+            let from_edge = place[axis] * strides[axis] + tap[axis] * dilations[axis];
+            from_edge.checked_sub(self.before[axis]).filter(|&cell| cell < self.grid[axis])
+        };
+        Some(along(0)? * self.grid[1] + along(1)?)
+    }
+
     /// Cells that the first place reaches over the edge along `axis`.
     pub(super) fn before(&self, axis: usize) -> usize {
         self.before[axis]

@@ -13,7 +13,7 @@ mod linear;
 
 use std::collections::BTreeMap;
 
-use crate::calibrate::Ranges;
+use crate::calibrate::{Fit, Fitted, Ranges};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node};
 use crate::kernels::{MOST_INT8_INPUTS, RowScale};
@@ -33,12 +33,15 @@ pub struct Scheme {
     pub exceptions: BTreeMap<String, Precision>,
     /// The calibrated ranges of what static nodes read.
     pub ranges: Ranges,
+    /// The constants that int8 nodes are stored with in place of their own.
+    pub(crate) fitted: Fitted,
 }
 
 impl From<Precision> for Scheme {
     /// The same for all nodes, nothing calibrated.
     fn from(precision: Precision) -> Scheme {
-        Scheme { precision, exceptions: BTreeMap::new(), ranges: Ranges::new() }
+        let (exceptions, ranges) = (BTreeMap::new(), Ranges::new());
+        Scheme { precision, exceptions, ranges, fitted: Fitted::new() }
     }
 }
 
@@ -75,6 +78,10 @@ pub fn quantize(graph: &mut Graph, scheme: &Scheme) -> Result<()> {
             _ => marks::without_range(node),
         };
         let node = marks::without_mark(node);
+        let node = match precision {
+            Precision::Int8 | Precision::Int8Static => with_fitted(graph, node, &scheme.fitted),
+            _ => node,
+        };
         let (node, initializers) = match int8 {
             Some(pack) => {
                 int8_nodes += 1;
@@ -148,6 +155,23 @@ fn past_cut(graph: &Graph, mut node: Node) -> Node {
     };
     if let Some(source) = source() {
         node.inputs[0] = source;
+    }
+    node
+}
+
+/// `node` with the weights and bias that were fitted to it, where there are such.
+fn with_fitted(graph: &mut Graph, mut node: Node, fitted: &Fitted) -> Node {
+    let Some(Fit { weight, bias, bias_of_range }) = fitted.get(node.output()) else {
+        return node;
+    };
+    let bias = if marks::has_range(&node) { bias_of_range } else { bias };
+    if node.inputs.len() < 3 {
+        node.inputs.resize(3, String::new());
+    }
+    for (place, constant) in [(1, weight), (2, bias)] {
+        let name = format!("{}.fitted.{place}", node.output());
+        graph.initializers.insert(name.clone(), constant.clone());
+        node.inputs[place] = name;
     }
     node
 }

@@ -6,6 +6,7 @@ mod conv;
 mod parse;
 
 pub(super) use parse::conv_inputs;
+pub(crate) use parse::window_of;
 
 use super::{Needs, Work};
 use crate::kernels::{Pointwise, Pooling, RowScale, Slide, Window, patch_len, quantized_width};

@@ -1,7 +1,8 @@
 //! What nodes over images and their constants say, checked once.
 
 use super::{Conv, Grid, Int8, Stage, Weights};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::graph::Node;
 use crate::kernels::{Function, MOST_INT8_INPUTS, PANEL, Padding, Pointwise, Pooling, Window};
 use crate::manifest::Extent;
 use crate::operators::parse::Stored;
@@ -122,33 +123,7 @@ impl Stored<'_> {
     }
 
     fn window(&self) -> Result<Window> {
-        let [rows, columns] = self.extents("kernel", 1)?;
-        let padding = match self.node.string("padding", "fixed") {
-            "fixed" => {
-                let [above, left, below, right] = self.extents("pads", 0)?;
-                Padding::Fixed { before: [above, left], after: [below, right] }
-            }
-            "same_upper" => Padding::SameUpper,
-            "same_lower" => Padding::SameLower,
-            other => return Err(self.refuse("padding fixed, same_upper or same_lower", other)),
-        };
-        Ok(Window {
-            kernel: [rows, columns],
-            strides: self.extents("strides", 1)?,
-            dilations: self.extents("dilations", 1)?,
-            padding,
-        })
-    }
-
-    /// N integers from `least` up.
-    fn extents<const N: usize>(&self, name: &str, least: i64) -> Result<[usize; N]> {
-        let values = self.node.ints(name).unwrap_or_default();
-        let fits = values.len() == N && values.iter().all(|value| (least..=MOST).contains(value));
-        let expected = || format!("`{name}` of {N} numbers from {least} to {MOST}");
-        match (fits, values.first_chunk::<N>()) {
-            (true, Some(values)) => Ok(values.map(|value| value as usize)),
-            _ => Err(self.refuse(expected(), format!("{values:?}"))),
-        }
+        window_of(self.node)
     }
 
     /// The function of one number, whose slopes are the constant `slopes`.
@@ -186,5 +161,39 @@ impl Stored<'_> {
         };
         let (scale, shift) = (self.node.float("scale", 1.0), self.node.float("shift", 0.0));
         Ok(Stage { pointwise: Pointwise { function, scale, shift }, slopes: vector })
+    }
+}
+
+/// The window that a node over images says.
+pub(crate) fn window_of(node: &Node) -> Result<Window> {
+    let [rows, columns] = extents(node, "kernel", 1)?;
+    let padding = match node.string("padding", "fixed") {
+        "fixed" => {
+            let [above, left, below, right] = extents(node, "pads", 0)?;
+            Padding::Fixed { before: [above, left], after: [below, right] }
+        }
+        "same_upper" => Padding::SameUpper,
+        "same_lower" => Padding::SameLower,
+        other => {
+            let expected = "padding fixed, same_upper or same_lower";
+            return Err(Error::graph(node.place(), expected, other));
+        }
+    };
+    Ok(Window {
+        kernel: [rows, columns],
+        strides: extents(node, "strides", 1)?,
+        dilations: extents(node, "dilations", 1)?,
+        padding,
+    })
+}
+
+/// N integers from `least` up.
+fn extents<const N: usize>(node: &Node, name: &str, least: i64) -> Result<[usize; N]> {
+    let values = node.ints(name).unwrap_or_default();
+    let fits = values.len() == N && values.iter().all(|value| (least..=MOST).contains(value));
+    let expected = || format!("`{name}` of {N} numbers from {least} to {MOST}");
+    match (fits, values.first_chunk::<N>()) {
+        (true, Some(values)) => Ok(values.map(|value| value as usize)),
+        _ => Err(Error::graph(node.place(), expected(), format!("{values:?}"))),
     }
 }
