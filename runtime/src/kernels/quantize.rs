@@ -7,7 +7,7 @@ use super::pack::quantized_width;
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
 
-/// Calls a function of [`aarch64`] and returns, where `$cpu` has NEON: compiled from the scalar form, rows of
+/// Calls a function of `aarch64` and returns, where `$cpu` has NEON: compiled from the scalar form, rows of
 /// few numbers take three times the instructions.
 macro_rules! by_neon {
     ($cpu:expr, $function:ident($($argument:expr),*)) => {
