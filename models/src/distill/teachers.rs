@@ -86,8 +86,8 @@ impl Run<'_> {
             0 => interview::Gives::Embedding,
             _ => interview::Gives::Both,
         };
-        let onnx =
-            export::graph(&self.recipe.name, &teacher.weights, Outputs::Answers, &[]).to_onnx();
+        // Its answers are kept under the hash of this, for every recipe that asks the same teacher.
+        let onnx = export::graph("teacher", &teacher.weights, Outputs::Answers, &[]).to_onnx();
         let path = self.stages.checkpoint(Stage::Teacher, "asked").with_extension("onnx");
         let model = || files::write(&path, &onnx).map(|()| path.clone());
         let (key, Asked { answers, seconds }) =
