@@ -49,7 +49,7 @@ pub(crate) struct Fit {
     pub(crate) weight: Tensor,
     /// With which the layer gives on average what it gave, where it reads exact numbers,
     pub(crate) bias: Tensor,
-    /// and where those are rounded in the calibrated range.
+    /// and where those are rounded in the calibrated range, of which what the range cuts off is no part.
     pub(crate) bias_of_range: Tensor,
 }
 
@@ -125,8 +125,11 @@ fn layer(
     }
     let width = patches.width();
     let exact = means(&rows, width);
-    let mut bias_of_range = bias.clone();
+    let (mut bias_of_range, mut within) = (bias.clone(), exact.clone());
     if let Some(range) = range {
+        // What a range cuts off is far from the rest and seldom: a bias that took it up would move all rows for few.
+        rows.iter_mut().for_each(|value| *value = cut(*value, range));
+        within = means(&rows, width);
         rows.iter_mut().for_each(|value| *value = rounded(*value, range));
     }
     let seen = means(&rows, width);
@@ -135,7 +138,7 @@ fn layer(
     let at = |output: usize, term: usize| if conv { output * k + term } else { term * n + output };
     for group in 0..groups {
         let own = group * k..(group + 1) * k;
-        let (exact, seen) = (&exact[own.clone()], &seen[own.clone()]);
+        let [exact, within, seen] = [&exact, &within, &seen].map(|it| &it[own.clone()]);
         let covariance = (k <= MOST_TOGETHER).then(|| covariance(&rows, width, own, seen));
         for output in group * (n / groups)..(group + 1) * (n / groups) {
             let before: Vec<f32> = (0..k).map(|term| weights[at(output, term)]).collect();
@@ -145,7 +148,8 @@ fn layer(
                 terms.map(|(weight, mean)| f64::from(*weight) * f64::from(*mean)).sum()
             };
             let (was, is) = (sum(&before, exact), sum(&after, exact));
-            bias_of_range[output] = bias[output] + (was - sum(&after, seen)) as f32;
+            bias_of_range[output] =
+                bias[output] + (sum(&before, within) - sum(&after, seen)) as f32;
             bias[output] += (was - is) as f32;
             after.iter().enumerate().for_each(|(term, it)| weights[at(output, term)] = *it);
         }
@@ -153,6 +157,12 @@ fn layer(
     let weight = Tensor::from_f32(tensor.shape(), &weights);
     let [bias, bias_of_range] = [bias, bias_of_range].map(|bias| Tensor::from_f32(&[n], &bias));
     Some(Fit { weight, bias, bias_of_range })
+}
+
+/// The number nearest to `value` of those that the range rounds, not cuts: half a step beyond its ends.
+fn cut(value: f32, RowScale { scale, zero_point }: RowScale) -> f32 {
+    let zero = f32::from(zero_point);
+    value.clamp(-(zero + 0.5) * scale, (255.5 - zero) * scale)
 }
 
 /// What stands for `value` in u8 (ONNX: QuantizeLinear, DequantizeLinear).
@@ -249,6 +259,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_a_range_cuts_off_moves_no_bias() {
+        // The second input lies outside of the range, all of it: what is left are steps of 1/255.
+        let fit = fit_of(&[1.27, 2.54], None, Some(RowScale::spanning(-1.0, 1.0))).unwrap();
+        let moved = fit.bias_of_range.to_f32().unwrap()[0];
+        assert!(moved.abs() < 0.02, "{moved}");
     }
 
     #[test]
