@@ -4,7 +4,7 @@
 use crate::error::Result;
 use crate::graph::{Graph, Node};
 use crate::kernels::Window;
-use crate::operators::window_of;
+use crate::operators::grid::window_of;
 use crate::tensor::Tensor;
 
 /// How the rows of one layer lie.

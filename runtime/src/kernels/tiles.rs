@@ -38,12 +38,14 @@ type TileF32 = unsafe fn(usize, *const f32, usize, Right, *mut f32, usize);
 struct Right {
     panel: *const f32,
     start: *const f32,
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     ahead: Ahead,
 }
 
 /// What a tile may bring nearer while it computes, and never reads: with each step the line that lies another
-/// `stride` bytes on. Any address does.
+/// `stride` bytes on. Any address does. Only the tiles of x86-64 do.
 #[derive(Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub(super) struct Ahead {
     at: *const u8,
     stride: usize,

@@ -13,7 +13,7 @@ use crate::kernels::{Activation, Heads, PANEL, RowScale, quantized_width};
 use crate::manifest::Extent;
 
 pub(crate) use compute::{Machine, Scratch};
-pub(crate) use grid::{Grid, window_of};
+pub(crate) use grid::Grid;
 
 /// A node that our kernels compute; extents lie in the bundle.
 #[derive(Clone, Debug)]

@@ -6,6 +6,7 @@ mod conv;
 mod parse;
 
 pub(super) use parse::conv_inputs;
+#[cfg(feature = "tract")]
 pub(crate) use parse::window_of;
 
 use super::{Needs, Work};
