@@ -65,13 +65,18 @@ fn main() -> ExitCode {
 /// Says that the budget is used up, and ends the process: whoever wanted memory cannot go on.
 fn end_over_budget(refusal: Refusal) {
     let Refusal { wanted_bytes, current_bytes, limit_bytes } = refusal;
-    end(&format_args!(
-        "out of memory: the heap holds {} of {} that it may take, {} more was asked for; allow more with \
-         `--ram`, or send smaller inputs",
-        Size(current_bytes),
-        Size(limit_bytes),
-        Size(wanted_bytes),
-    ))
+    let (wanted, current) = (Size(wanted_bytes), Size(current_bytes));
+    match limit_bytes {
+        u64::MAX => end(&format_args!(
+            "out of memory: the heap holds {current}, and the system has no {wanted} more; send smaller inputs, \
+             or free memory for it"
+        )),
+        limit => end(&format_args!(
+            "out of memory: the heap holds {current} of {} that it may take, {wanted} more was asked for; allow \
+             more with `--ram`, or send smaller inputs",
+            Size(limit)
+        )),
+    }
 }
 
 /// Ends the process in the middle of whatever it does, with this error.

@@ -32,7 +32,7 @@ pub struct Refusal {
     pub wanted_bytes: u64,
     /// Bytes that were live.
     pub current_bytes: u64,
-    /// The most that may be.
+    /// The most that may be; `u64::MAX` where it was the system that had no more.
     pub limit_bytes: u64,
 }
 
@@ -43,7 +43,7 @@ impl CountingAllocator {
         CountingAllocator::refusing(|_| ())
     }
 
-    /// An allocator with no limit yet, that calls `refused` where it will refuse: a program may say there
+    /// An allocator with no limit yet, that calls `refused` where it, or the system, will refuse: a program may say there
     /// what happened and end in order. It must not allocate, unless it lifts the limit first.
     pub const fn refusing(refused: fn(Refusal)) -> CountingAllocator {
         CountingAllocator {
@@ -80,10 +80,7 @@ impl CountingAllocator {
         let taken = self.current.fetch_add(bytes as u64, Relaxed) + bytes as u64;
         let limit = self.limit.load(Relaxed);
         if taken > limit {
-            self.give(bytes);
-            let current_bytes = taken - bytes as u64;
-            let wanted_bytes = bytes as u64;
-            (self.refused)(Refusal { wanted_bytes, current_bytes, limit_bytes: limit });
+            self.refuse(bytes, limit);
             return false;
         }
         self.peak.fetch_max(taken, Relaxed);
@@ -92,6 +89,13 @@ impl CountingAllocator {
 
     fn give(&self, bytes: usize) {
         self.current.fetch_sub(bytes as u64, Relaxed);
+    }
+
+    /// Gives back `bytes` that were counted, and says that they cannot be had.
+    fn refuse(&self, bytes: usize, limit_bytes: u64) {
+        self.give(bytes);
+        let (wanted_bytes, current_bytes) = (bytes as u64, self.current_bytes());
+        (self.refused)(Refusal { wanted_bytes, current_bytes, limit_bytes });
     }
 }
 
@@ -105,7 +109,7 @@ unsafe impl GlobalAlloc for CountingAllocator {
         // SAFETY: the caller's promises about `layout` are the system's conditions.
         let start = unsafe { System.alloc(layout) };
         if start.is_null() {
-            self.give(layout.size());
+            self.refuse(layout.size(), u64::MAX);
         }
         start
     }
@@ -123,7 +127,7 @@ unsafe impl GlobalAlloc for CountingAllocator {
         // SAFETY: as for `alloc`.
         let start = unsafe { System.alloc_zeroed(layout) };
         if start.is_null() {
-            self.give(layout.size());
+            self.refuse(layout.size(), u64::MAX);
         }
         start
     }
@@ -138,7 +142,7 @@ unsafe impl GlobalAlloc for CountingAllocator {
         // SAFETY: `start` came from the system's allocator with this layout; `size` is the caller's promise.
         let moved = unsafe { System.realloc(start, layout, size) };
         if moved.is_null() {
-            self.give(grown);
+            self.refuse(grown, u64::MAX);
         } else {
             self.give(layout.size().saturating_sub(size));
         }

@@ -212,6 +212,8 @@ pub(crate) fn dram_within(bytes: u64, stdin: &str, arguments: &[&str]) -> std::p
     let mut child = Command::new("sh")
         .args(["-c", &script, &text(program())])
         .args(arguments)
+        // What it would take to print a backtrace is not there either: it must not be waited for.
+        .env("RUST_BACKTRACE", "1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
