@@ -1,10 +1,14 @@
 //! A teacher, data and a recipe of a size that trains in a second, for tests.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use crate::error::{Error, Result};
+use crate::inputs::hash;
 use crate::interface::Sizes;
+use crate::progress::Progress;
 use crate::recipe::Recipe;
 use crate::seed::Random;
 use crate::weights::{Architecture, Array, Weights, serialize, view};
@@ -30,6 +34,46 @@ pub(crate) const ARCHITECTURE: Architecture = Architecture {
     labels: 5,
     exits: 0,
 };
+
+/// A folder of a test's own.
+pub(crate) fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+/// The files `names` of a distillation's folder as hashes, but for the line that tells the time.
+pub(crate) fn hashes(output: &Path, names: &[&'static str]) -> Vec<(&'static str, String)> {
+    let read = |&name| {
+        let bytes = std::fs::read(output.join(name)).expect(name);
+        let lines = bytes.split(|&byte| byte == b'\n');
+        let timeless: Vec<&[u8]> = lines.filter(|line| !line.starts_with(b"- time:")).collect();
+        (name, hash(&timeless))
+    };
+    names.iter().map(read).collect()
+}
+
+/// Calls `train` until it is done, and stops it each time when it has told of its progress `every` times. Gives how
+/// often it was stopped, which is less than `most`.
+pub(crate) fn interrupted(
+    every: usize,
+    most: usize,
+    mut train: impl FnMut(&mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<()>,
+) -> usize {
+    for interruptions in 0..most {
+        let mut left = every;
+        let result = train(&mut |_| {
+            left -= 1;
+            if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        match result {
+            Err(Error::Interrupted { .. }) => {}
+            result => {
+                result.expect("a student");
+                return interruptions;
+            }
+        }
+    }
+    panic!("it never ends");
+}
 
 /// A WordPiece tokenizer of 66 pieces: five special tokens, an unused slot, a Cyrillic letter, the
 /// Latin letters alone and as continuations, and a few words.

@@ -11,14 +11,14 @@ use super::{Baseline, Options, distill};
 use crate::answers::ask;
 use crate::encoder::Encoder;
 use crate::error::{Error, Result};
-use crate::inputs::{Inputs, hash};
+use crate::inputs::Inputs;
 use crate::interface::{Mode, Student};
 use crate::interview::{self, interview};
 use crate::progress::{Progress, Stage};
 use crate::recipe::{self, Data, Recipe, Scheme};
 use crate::report::{Report, Validation};
 use crate::rounding::Arithmetic;
-use crate::tiny;
+use crate::tiny::{self, folder, interrupted};
 use crate::train::Resume;
 use crate::weights::{self, Architecture, Weights};
 
@@ -45,19 +45,8 @@ fn once(recipe: &Recipe) -> Report {
     run(recipe, &output, Resume::No).expect("a student")
 }
 
-/// The artefacts of a folder as hashes, but for the line that tells the time.
 fn artefacts(output: &Path) -> Vec<(&'static str, String)> {
-    let read = |name| {
-        let bytes = std::fs::read(output.join(name)).expect(name);
-        let lines = bytes.split(|&byte| byte == b'\n');
-        let timeless: Vec<&[u8]> = lines.filter(|line| !line.starts_with(b"- time:")).collect();
-        (name, hash(&timeless))
-    };
-    ARTEFACTS.map(read).into()
-}
-
-fn folder() -> tempfile::TempDir {
-    tempfile::tempdir().expect("a temporary folder")
+    tiny::hashes(output, &ARTEFACTS)
 }
 
 #[test]
@@ -90,20 +79,9 @@ fn an_interrupted_run_continues_bit_for_bit() {
     let whole = folder.path().join("whole");
     run(&recipe, &whole, Resume::No).expect("a student");
     let parts = folder.path().join("parts");
-    let mut interruptions = 0;
-    loop {
-        // Stops within passes and between them, in either training.
-        let mut left = 7;
-        let result = distill(&recipe, &parts, with(Resume::Yes), &mut |_| {
-            left -= 1;
-            if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        match result {
-            Err(Error::Interrupted { .. }) => interruptions += 1,
-            result => break result.map(drop).expect("a student"),
-        }
-        assert!(interruptions < 100, "it never ends");
-    }
+    // Stops within passes and between them, in either training.
+    let interruptions =
+        interrupted(7, 100, |tell| distill(&recipe, &parts, with(Resume::Yes), tell).map(drop));
     assert!(interruptions > 5, "only {interruptions} interruptions");
     assert_eq!(artefacts(&parts), artefacts(&whole));
 }
@@ -179,19 +157,7 @@ fn every_loss_that_looks_inside_is_learned_from_and_resumed() {
     assert!(report.student.validation.score() > 0.9, "{report:?}");
     // Projections are part of the checkpoint.
     let parts = folder.path().join("parts");
-    let mut rounds = 0;
-    loop {
-        let mut left = 40;
-        let result = distill(&recipe, &parts, with(Resume::Yes), &mut |_| {
-            left -= 1;
-            if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        match result {
-            Err(Error::Interrupted { .. }) => rounds += 1,
-            result => break result.map(drop).expect("a student"),
-        }
-        assert!(rounds < 20, "it never ends");
-    }
+    interrupted(40, 20, |tell| distill(&recipe, &parts, with(Resume::Yes), tell).map(drop));
     assert_eq!(artefacts(&parts), artefacts(&folder.path().join("out")));
 }
 

@@ -25,9 +25,9 @@ pub(super) struct Request {
 
 impl Request {
     /// The reply once it is late by `deadline`. A line that was too long is told at its turn.
-    fn expired(&self, deadline: Option<Duration>, now: Instant) -> Option<Reply> {
-        match (&*self.line, deadline) {
-            (Line::Whole(line), Some(deadline)) if now.duration_since(self.came) > deadline => {
+    fn expired(&self, deadline: Duration, now: Instant) -> Option<Reply> {
+        match &*self.line {
+            Line::Whole(line) if now.duration_since(self.came) > deadline => {
                 Some(protocol::expired(line, deadline))
             }
             _ => None,
@@ -126,7 +126,7 @@ impl Worker {
 
     /// The next of the requests whose deadline is over, with the reply that says so.
     pub(super) fn give_up(&mut self, now: Instant) -> Option<(u64, Reply)> {
-        let deadline = self.bounds.deadline;
+        let deadline = self.bounds.deadline?;
         self.waiting.iter_mut().filter(|waiting| !waiting.given_up).find_map(|waiting| {
             let reply = waiting.request.expired(deadline, now)?;
             waiting.given_up = true;
@@ -158,7 +158,8 @@ fn work(
 ) {
     for request in inbox {
         // What nobody waits for any more is not computed.
-        let expired = request.expired(bounds.deadline, Instant::now());
+        let deadline = bounds.deadline;
+        let expired = deadline.and_then(|deadline| request.expired(deadline, Instant::now()));
         let reply = expired.unwrap_or_else(|| match &*request.line {
             Line::TooLong => protocol::too_long(bounds.max_request),
             Line::Whole(line) => protocol::answer(session, line, bounds.top),

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use super::distill;
 use crate::distill::Baseline;
-use crate::error::{Error, Result};
-use crate::inputs::hash;
+use crate::error::Result;
 use crate::progress::{Progress, Stage};
 use crate::signals::recipe::Recipe;
 use crate::signals::report::Report;
 use crate::signals::tiny;
+use crate::tiny::{folder, hashes, interrupted};
 use crate::train::Resume;
 
 const ARTEFACTS: [&str; 6] =
@@ -26,19 +26,8 @@ fn run(recipe: &Recipe, output: &Path) -> Result<Report> {
     distill(recipe, output, Resume::No, Baseline::Train, &mut |_| ControlFlow::Continue(()))
 }
 
-/// The artefacts of a folder as hashes, but for the line that tells the time.
 fn artefacts(output: &Path) -> Vec<(&'static str, String)> {
-    let read = |name| {
-        let bytes = std::fs::read(output.join(name)).expect(name);
-        let lines = bytes.split(|&byte| byte == b'\n');
-        let timeless: Vec<&[u8]> = lines.filter(|line| !line.starts_with(b"- time:")).collect();
-        (name, hash(&timeless))
-    };
-    ARTEFACTS.map(read).into()
-}
-
-fn folder() -> tempfile::TempDir {
-    tempfile::tempdir().expect("a temporary folder")
+    hashes(output, &ARTEFACTS)
 }
 
 #[test]
@@ -63,20 +52,10 @@ fn the_same_recipe_gives_the_same_bytes_and_an_interrupted_run_does_too() {
     run(&recipe, &whole).expect("a student");
     run(&recipe, &again).expect("a student");
     assert_eq!(artefacts(&whole), artefacts(&again));
-    let mut interruptions = 0;
-    loop {
-        // Stops within passes and between them, in every training.
-        let mut left = 11;
-        let result = distill(&recipe, &parts, Resume::Yes, Baseline::Train, &mut |_| {
-            left -= 1;
-            if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        match result {
-            Err(Error::Interrupted { .. }) => interruptions += 1,
-            result => break result.map(drop).expect("a student"),
-        }
-        assert!(interruptions < 100, "it never ends");
-    }
+    // Stops within passes and between them, in every training.
+    let interruptions = interrupted(11, 100, |tell| {
+        distill(&recipe, &parts, Resume::Yes, Baseline::Train, tell).map(drop)
+    });
     assert!(interruptions > 5, "only {interruptions} interruptions");
     assert_eq!(artefacts(&whole), artefacts(&parts));
 }
