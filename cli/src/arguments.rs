@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use dram_runtime::bundle::Bundle;
 use dram_runtime::install::{self, Start, Started};
 use dram_runtime::trust::PublicKey;
-use dram_runtime::{Budget, Options, Session, Shapes, TrustPolicy};
+use dram_runtime::{Budget, Options, Planned, Session, Shapes, TrustPolicy};
 
 use crate::opening::{Opening, Patience};
 use crate::output::Output;
@@ -106,7 +106,11 @@ pub(crate) struct Limits {
     /// Shape of an input to plan for instead of the model's own, `x=1x3x48x320`; the second one for the
     /// same input is of a second plan
     #[arg(long, value_name = "NAME=1x3x...", value_parser = named_shape)]
-    pub(crate) shape: Vec<(String, Vec<usize>)>,
+    pub(crate) shape: Vec<(String, Planned)>,
+
+    /// Values of an input to plan for, `sr=16000` or `ids=3,7,4`: where they decide how the model computes
+    #[arg(long, value_name = "NAME=V,V...", value_parser = named_values)]
+    pub(crate) value: Vec<(String, Planned)>,
 
     /// Refuse what this key did not sign: a public key file, or its 64 digits; may be repeated
     #[arg(long, value_name = "PUBKEY", value_parser = public_key)]
@@ -198,7 +202,7 @@ impl Limits {
             budget: self.ram.unwrap_or(Budget::UNLIMITED),
             threads: self.threads,
             sequence: self.seq.map(NonZeroUsize::get),
-            shapes: shapes(&self.shape),
+            shapes: shapes(&self.shape, &self.value),
             trust: match &self.require_signature[..] {
                 [] => TrustPolicy::AnyBundle,
                 keys => TrustPolicy::SignedBy(keys.to_vec()),
@@ -249,22 +253,36 @@ impl Trial {
 ///
 /// # Errors
 /// The sentence to print where it is not that.
-pub(crate) fn named_shape(text: &str) -> Result<(String, Vec<usize>), String> {
+pub(crate) fn named_shape(text: &str) -> Result<(String, Planned), String> {
     let named = text.rsplit_once('=').and_then(|(name, shape)| {
         let extents: Result<Vec<usize>, _> = shape.split('x').map(str::parse).collect();
-        extents.ok().map(|extents| (name.to_owned(), extents))
+        extents.ok().map(|extents| (name.to_owned(), Planned::Shape(extents)))
     });
     named.ok_or_else(|| "write the input's name and its extents: `x=1x3x48x320`".to_owned())
 }
 
-/// Named shapes, one after the other, as plans: a name that comes again begins the next one.
-pub(crate) fn shapes(named: &[(String, Vec<usize>)]) -> Vec<Shapes> {
+/// An input's name and its values, from `NAME=3,7,4`.
+///
+/// # Errors
+/// The sentence to print where it is not that.
+pub(crate) fn named_values(text: &str) -> Result<(String, Planned), String> {
+    let named = text.rsplit_once('=').and_then(|(name, values)| {
+        let values: Result<Vec<f64>, _> = values.split(',').map(str::parse).collect();
+        values.ok().map(|values| (name.to_owned(), Planned::Values { values }))
+    });
+    named.ok_or_else(|| {
+        "write the input's name and its values: `sr=16000` or `ids=3,7,4`".to_owned()
+    })
+}
+
+/// What is planned for inputs, one after the other, as plans: a name that comes again begins the next one.
+pub(crate) fn shapes(shape: &[(String, Planned)], value: &[(String, Planned)]) -> Vec<Shapes> {
     let mut plans: Vec<Shapes> = Vec::new();
-    for (name, shape) in named {
+    for (name, planned) in shape.iter().chain(value) {
         let open = plans.iter_mut().find(|plan| !plan.contains_key(name));
         match open {
-            Some(plan) => drop(plan.insert(name.clone(), shape.clone())),
-            None => plans.push(Shapes::from([(name.clone(), shape.clone())])),
+            Some(plan) => drop(plan.insert(name.clone(), planned.clone())),
+            None => plans.push(Shapes::from([(name.clone(), planned.clone())])),
         }
     }
     plans
@@ -297,11 +315,17 @@ mod tests {
     #[test]
     fn a_shape_that_comes_again_is_of_the_next_plan() {
         let named = ["x=1x3", "y=2", "x=4x3"].map(|text| named_shape(text).expect("a shape"));
-        let plans = shapes(&named);
+        let values = ["rate=16000", "rate=8000"].map(|text| named_values(text).expect("values"));
+        let plans = shapes(&named, &values);
         assert_eq!(plans.len(), 2);
-        assert_eq!((&plans[0]["y"], &plans[1]["x"]), (&vec![2], &vec![4, 3]));
+        let expected = (Planned::Shape(vec![2]), Planned::Shape(vec![4, 3]));
+        assert_eq!((&plans[0]["y"], &plans[1]["x"]), (&expected.0, &expected.1));
+        assert_eq!(plans[1]["rate"], Planned::Values { values: vec![8000.0] });
         for text in ["x", "x=", "x=1x", "x=-1"] {
             assert!(named_shape(text).is_err(), "{text}");
+        }
+        for text in ["x", "x=", "x=1,", "x=a"] {
+            assert!(named_values(text).is_err(), "{text}");
         }
     }
 

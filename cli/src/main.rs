@@ -11,7 +11,9 @@ mod output;
 mod process;
 mod verbs;
 
+use std::cell::Cell;
 use std::fmt::Display;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -79,11 +81,20 @@ fn end_over_budget(refusal: Refusal) {
     }
 }
 
+thread_local! {
+    /// Whether this thread is saying why the process ends.
+    static ENDS: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Ends the process in the middle of whatever it does, with this error.
 fn end(error: &dyn Display) -> ! {
     // Ending takes some memory too.
     ALLOCATOR.set_limit(u64::MAX);
-    Output::new(JSON.load(Relaxed)).error(&anyhow::Error::msg(error.to_string()));
+    match ENDS.replace(true) {
+        false => Output::new(JSON.load(Relaxed)).error(error),
+        // The system has not even that: what was being said is cut off.
+        true => drop(io::stderr().write_all(b"dram: out of memory\n")),
+    }
     std::process::exit(2)
 }
 

@@ -46,7 +46,7 @@ impl Output {
     }
 
     /// Says what went wrong, on stderr, and with `--json` also as the one document on stdout.
-    pub(crate) fn error(&self, error: &anyhow::Error) {
+    pub(crate) fn error(&self, error: &dyn Display) {
         self.note(&format_args!("dram: {error}"));
         if self.json {
             let _ = self.result(&"", &json!({ "error": error.to_string() }));

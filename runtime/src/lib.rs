@@ -96,7 +96,7 @@ pub use operators::Work;
 pub use plan::Plan;
 pub use precision::Precision;
 pub use session::{Options, Session, plans};
-pub use shapes::Shapes;
+pub use shapes::{Planned, Shapes};
 pub use tensor::{DType, Tensor};
 pub use trust::TrustPolicy;
 

@@ -19,6 +19,7 @@ use crate::optimize::{self, PassReport, marks};
 use crate::prepare::{self, Prepared};
 use crate::quantize::{self, Precision, Scheme};
 use crate::repair::Repair;
+use crate::rewrite;
 use crate::samples::Samples;
 use crate::session::{self, Operators, Session};
 use crate::shapes::{self, Shapes};
@@ -288,9 +289,13 @@ impl Belongings {
         });
         let sequences = prepare::reachable_sequences(graph, options.sequences.as_deref())?;
         let complete = |shapes: &Shapes| {
-            let names = graph.inputs.iter().map(|input| input.name.clone());
-            let facts = shapes::facts(graph, shapes)?.into_iter().map(|fact| fact.shape);
-            Ok(names.zip(facts).collect())
+            let facts = shapes::facts(graph, shapes)?;
+            rewrite::decided(graph, &facts)?;
+            let planned = graph.inputs.iter().zip(facts).map(|(input, fact)| {
+                let whole = || fact.shape.into();
+                (input.name.clone(), shapes.get(&input.name).cloned().unwrap_or_else(whole))
+            });
+            Ok(planned.collect())
         };
         let shapes = options.shapes.iter().map(complete).collect::<Result<_>>()?;
         let belongings = Belongings { task, tokenizer, labels, sequences, shapes };

@@ -105,8 +105,7 @@ pub(crate) fn drop_impossible(sequences: &mut Vec<usize>, prepared: &Prepared) -
     let bundle = Bundle::from_parts(&parts(&prepared.graph, Precision::F32, &[]))?;
     let machine = Machine::new(Arc::new(bundle), NonZeroUsize::MIN)?;
     let mixture = Mixture::new(&Arc::new(machine), &prepared.graph)?;
-    let possible =
-        |&length: &usize| mixture.compile(&facts(&prepared.graph, length), &[], &[]).is_ok();
+    let possible = |&length: &usize| mixture.compile(&facts(&prepared.graph, length), &[]).is_ok();
     while sequences.last().is_some_and(|length| !possible(length)) {
         sequences.pop();
     }
@@ -205,7 +204,7 @@ mod tests {
     /// A graph over `x`, f32 of that shape, whose output is the last value.
     fn graph(shape: &[usize], nodes: Vec<Node>, constants: &[(&str, &[usize])]) -> Graph {
         let dims: Vec<Dim> = shape.iter().map(|&extent| Dim::Fixed(extent)).collect();
-        let fact = |shape: &[usize]| Fact { dtype: DType::F32, shape: shape.to_vec() };
+        let fact = |shape: &[usize]| Fact::new(DType::F32, shape);
         let graph = Graph {
             name: "mixed".to_owned(),
             opsets: BTreeMap::from([(String::new(), 17)]),

@@ -2,13 +2,15 @@
 //!
 //! Shapes that were planned for are compiled when the session opens and stay; any other is compiled
 //! when it first comes, from the constants that are already mapped, and leaves when others have pushed
-//! it out. Where the value of an input decides which branch of an `If` runs, that value counts as a
-//! part of the shapes.
+//! it out. Where the value of an input decides how the graph computes (which branch of an `If` runs, how long
+//! an output is), that value counts as a part of the shapes; another value than the planned one takes its
+//! place, so that no more is held than was planned.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::engine::{Compiled, Memory, Mixture};
 use crate::error::Result;
+use crate::operators::Work;
 use crate::rewrite;
 use crate::shapes::Fact;
 use crate::tensor::Tensor;
@@ -19,35 +21,56 @@ const RECENT: usize = 4;
 /// The compiled forms of one graph. Callers on several threads take turns at compiling, not at running.
 #[derive(Debug)]
 pub(crate) struct Specializations {
-    /// Positions of the inputs whose values choose branches.
+    /// Positions of the inputs whose values decide how the graph computes.
     controls: Vec<usize>,
-    planned: Vec<Arc<Specialized>>,
+    planned: Vec<Slot>,
     /// The last one was used last.
     recent: Mutex<Vec<Arc<Specialized>>>,
+}
+
+/// A planned set of input shapes.
+#[derive(Debug)]
+struct Slot {
+    /// As it was planned, with all the values that were given.
+    facts: Vec<Fact>,
+    /// Compiled for the values that decide: those that were planned, or the last that came. Empty where
+    /// compiling for others failed.
+    form: Mutex<Option<Arc<Specialized>>>,
 }
 
 /// A graph compiled for one set of input shapes.
 #[derive(Debug)]
 struct Specialized {
+    /// With the values that decide how it computes, and no others.
     facts: Vec<Fact>,
-    controls: Vec<Tensor>,
     compiled: Compiled,
 }
 
 impl Specializations {
-    /// Compiles `mixture` for each of `planned`; for none where an input chooses branches, because its value
-    /// comes only with the call.
+    /// Compiles `mixture` for each of `planned` that gives the values that decide how it computes; any other is
+    /// not planned for.
     ///
     /// # Errors
     /// Those of [`Mixture::compile`].
     pub(crate) fn new(mixture: &Mixture, planned: &[Vec<Fact>]) -> Result<Specializations> {
         let controls = rewrite::controls(mixture.graph());
-        let mut forms = Vec::new();
-        for facts in planned.iter().filter(|_| controls.is_empty()) {
-            let form = Specialized::new(mixture, facts.clone(), &[], Vec::new(), &forms)?;
-            forms.push(Arc::new(form));
+        let mut slots: Vec<Slot> = Vec::new();
+        for facts in planned.iter().filter(|it| rewrite::decided(mixture.graph(), it).is_ok()) {
+            let others: Vec<_> = slots.iter().filter_map(Slot::form).collect();
+            let deciding = facts.iter().enumerate().map(|(input, fact)| match &fact.value {
+                Some(_) if !controls.contains(&input) => Fact::new(fact.dtype, &fact.shape),
+                _ => fact.clone(),
+            });
+            let form = Specialized::new(mixture, deciding.collect(), &others)?;
+            let form = Mutex::new(Some(Arc::new(form)));
+            slots.push(Slot { facts: facts.clone(), form });
         }
-        Ok(Specializations { controls, planned: forms, recent: Mutex::default() })
+        Ok(Specializations { controls, planned: slots, recent: Mutex::default() })
+    }
+
+    /// Positions of the inputs whose values decide how the graph computes: what plans must give.
+    pub(crate) fn controls(&self) -> &[usize] {
+        &self.controls
     }
 
     /// Runs the graph on `inputs`, in the order of its inputs. `mixture` gives it with its constants, and
@@ -62,64 +85,96 @@ impl Specializations {
         mixture: impl FnOnce() -> Result<Mixture>,
         admit: impl FnOnce(u64) -> Result<()>,
     ) -> Result<Vec<Tensor>> {
-        let facts: Vec<Fact> = inputs.iter().map(Fact::of).collect();
-        let controls: Vec<Tensor> =
-            self.controls.iter().map(|&input| inputs[input].clone()).collect();
-        let fits = |it: &Arc<Specialized>| it.facts == facts && it.controls == controls;
-        if let Some(found) = self.planned.iter().find(|it| fits(it)) {
+        let shaped: Vec<&Slot> = self.planned.iter().filter(|it| it.is_shaped(inputs)).collect();
+        let found = shaped.iter().filter_map(|slot| slot.form()).find(|it| it.hold_for(inputs));
+        if let Some(found) = found {
             return found.compiled.run(inputs);
         }
+        let compile = |others: Vec<Arc<Specialized>>| {
+            let taken = totals(&others);
+            admit(taken.constants + taken.live + taken.scratch)?;
+            let facts = inputs.iter().enumerate().map(|(input, tensor)| Fact {
+                value: self.controls.contains(&input).then(|| tensor.clone()),
+                ..Fact::of(tensor)
+            });
+            Specialized::new(&mixture()?, facts.collect(), &others).map(Arc::new)
+        };
+        // Whoever compiles holds this.
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = match recent.iter().position(fits) {
-            Some(place) => recent.remove(place),
-            None => {
+        let mut forms = recent.iter().cloned().chain(shaped.iter().filter_map(|slot| slot.form()));
+        let found = match (forms.find(|it| it.hold_for(inputs)), shaped.first()) {
+            (Some(found), _) => found,
+            (None, Some(slot)) => {
+                // What was there leaves first.
+                slot.put(None);
+                let held = self.planned.iter().filter_map(Slot::form);
+                let found = compile(held.chain(recent.iter().cloned()).collect())?;
+                slot.put(Some(found.clone()));
+                found
+            }
+            (None, None) => {
                 let room = recent.len().min(RECENT - 1);
                 let surplus = recent.len() - room;
                 recent.drain(..surplus);
-                let others: Vec<_> = recent.iter().chain(&self.planned).cloned().collect();
-                let taken = totals(&others);
-                admit(taken.constants + taken.live + taken.scratch)?;
-                let (mixture, inputs) = (mixture()?, &self.controls);
-                Arc::new(Specialized::new(&mixture, facts, inputs, controls, &others)?)
+                let planned = self.planned.iter().filter_map(Slot::form);
+                compile(recent.iter().cloned().chain(planned).collect())?
             }
         };
-        recent.push(Arc::clone(&found));
+        if shaped.is_empty() {
+            recent.retain(|it| !Arc::ptr_eq(it, &found));
+            recent.push(Arc::clone(&found));
+        }
         drop(recent);
         found.compiled.run(inputs)
     }
 
-    /// The form for exactly these shapes, of those that were planned.
-    pub(crate) fn planned(&self, facts: &[Fact]) -> Option<&Compiled> {
-        self.planned.iter().find(|it| it.facts == facts).map(|it| &it.compiled)
+    /// The arithmetic of a run of the form that was planned for these shapes.
+    pub(crate) fn work(&self, facts: &[Fact]) -> Option<Work> {
+        let slot = self.planned.iter().find(|slot| slot.facts == facts)?;
+        Some(slot.form()?.compiled.work())
     }
 
     /// Shapes that were planned for.
     pub(crate) fn planned_facts(&self) -> impl Iterator<Item = &[Fact]> {
-        self.planned.iter().map(|it| &it.facts[..])
+        self.planned.iter().map(|slot| &slot.facts[..])
     }
 
     /// What all planned forms take from memory.
     pub(crate) fn memory(&self) -> Memory {
-        totals(&self.planned)
+        totals(&self.planned.iter().filter_map(Slot::form).collect::<Vec<_>>())
     }
 }
 
-fn totals<'a>(forms: impl IntoIterator<Item = &'a Arc<Specialized>>) -> Memory {
-    forms.into_iter().map(|it| it.compiled.memory()).fold(Memory::default(), Memory::beside)
+fn totals(forms: &[Arc<Specialized>]) -> Memory {
+    forms.iter().map(|it| it.compiled.memory()).fold(Memory::default(), Memory::beside)
+}
+
+impl Slot {
+    fn is_shaped(&self, inputs: &[Tensor]) -> bool {
+        self.facts.iter().zip(inputs).all(|(fact, input)| fact.is_shaped_like(input))
+    }
+
+    fn form(&self) -> Option<Arc<Specialized>> {
+        self.form.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn put(&self, form: Option<Arc<Specialized>>) {
+        *self.form.lock().unwrap_or_else(PoisonError::into_inner) = form;
+    }
 }
 
 impl Specialized {
     fn new(
         mixture: &Mixture,
         facts: Vec<Fact>,
-        inputs: &[usize],
-        values: Vec<Tensor>,
         others: &[Arc<Specialized>],
     ) -> Result<Specialized> {
-        let known: Vec<(usize, Tensor)> =
-            inputs.iter().copied().zip(values.iter().cloned()).collect();
         let others: Vec<&Compiled> = others.iter().map(|it| &it.compiled).collect();
-        let compiled = mixture.compile(&facts, &known, &others)?;
-        Ok(Specialized { facts, controls: values, compiled })
+        let compiled = mixture.compile(&facts, &others)?;
+        Ok(Specialized { facts, compiled })
+    }
+
+    fn hold_for(&self, inputs: &[Tensor]) -> bool {
+        self.facts.iter().zip(inputs).all(|(fact, input)| fact.holds_for(input))
     }
 }

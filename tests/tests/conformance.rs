@@ -94,6 +94,33 @@ fn filled(spec: &Value, place: usize, step: usize, voice: &[f64]) -> Tensor {
     }
 }
 
+/// The flags that plan for the first case of `model`; none where it takes tokens, which are planned by length.
+pub(crate) fn planned(model: &Value) -> Vec<String> {
+    let specs = model["case"][0]["input"].as_object().expect("inputs");
+    let shape = |spec: &Value| extents(&spec["shape"]);
+    let tokens = |spec: &Value| spec["dtype"] == "i64" && shape(spec).len() == 2;
+    if specs.values().all(tokens) {
+        return Vec::new();
+    }
+    let joined = |numbers: Vec<String>, separator: &str| numbers.join(separator);
+    let flag = |(place, (name, spec)): (usize, (&String, &Value))| {
+        // A setting, such as a rate or a speed, and symbols beside numbers decide how a model computes.
+        let decides = spec["dtype"] == "i64" || shape(spec).iter().product::<usize>() == 1;
+        match decides {
+            true => {
+                let values = doubles(&filled(spec, place, 0, &[]));
+                let values = values.iter().map(f64::to_string).collect();
+                format!("--value={name}={}", joined(values, ","))
+            }
+            false => {
+                let extents = shape(spec).iter().map(usize::to_string).collect();
+                format!("--shape={name}={}", joined(extents, "x"))
+            }
+        }
+    };
+    specs.iter().enumerate().map(flag).collect()
+}
+
 fn doubles(tensor: &Tensor) -> Vec<f64> {
     match tensor.dtype() {
         DType::F32 => tensor.to_f32().expect("f32").into_iter().map(f64::from).collect(),

@@ -12,11 +12,11 @@ use dram_runtime::allocator::CountingAllocator;
 use dram_runtime::bundle::{Bundle, Parts, image};
 use dram_runtime::graph::{Attribute, Dim, Node, ValueSpec};
 use dram_runtime::prepare::prepare;
-use dram_runtime::{DType, Graph, Options, Precision, Session, Task, Tensor};
+use dram_runtime::{DType, Graph, Options, Planned, Precision, Session, Task, Tensor};
 use serde_json::Value;
 use tempfile::tempdir;
 
-use crate::conformance::{extents, for_each_model};
+use crate::conformance::{extents, for_each_model, planned};
 use crate::dram::{dram, golden, intents, program, skip, text, tiny_bundle, zoo};
 
 /// Counts for all tests of this binary; only a process that runs one of them can make use of it.
@@ -81,21 +81,7 @@ fn third_party_plans_are_above_what_is_taken_by_15_percent_at_most() {
     for_each_model(test, |id, path, model| {
         let folder = tempdir().expect("a folder");
         let bundle = text(&folder.path().join("model.dram"));
-        let specs = model["case"][0]["input"].as_object().expect("inputs");
-        let tokens = |spec: &Value| spec["dtype"] == "i64" && extents(&spec["shape"]).len() == 2;
-        let mut shapes: Vec<String> = specs
-            .iter()
-            .map(|(name, spec)| {
-                let shape = extents(&spec["shape"]).into_iter().map(|it| it.to_string());
-                format!("--shape={name}={}", shape.collect::<Vec<_>>().join("x"))
-            })
-            .collect();
-        // What takes tokens is planned for its lengths; what takes numbers beside them has no plan before.
-        if specs.values().all(tokens) {
-            shapes.clear();
-        } else if specs.values().any(|spec| spec["dtype"] == "i64") {
-            return Ok(());
-        }
+        let shapes = planned(model);
         let onnx = text(path);
         let mut call = vec!["pack", &onnx, "-o", &bundle, "--precision", "f32", "--task", "raw"];
         call.extend(shapes.iter().map(String::as_str));
@@ -110,7 +96,9 @@ fn third_party_plans_are_above_what_is_taken_by_15_percent_at_most() {
         }
         assert_close(id, &bundle, &sequences)?;
         // As it comes it is planned with what it is seen to take.
-        let length = specs.values().next().map(|spec| extents(&spec["shape"])[1].to_string());
+        let specs = model["case"][0]["input"].as_object().expect("inputs");
+        let length = specs.values().next().map(|spec| extents(&spec["shape"]));
+        let length = length.and_then(|shape| shape.get(1).map(usize::to_string));
         let as_it_comes = match (&shapes[..], &length) {
             ([], Some(length)) => vec!["--seq", length],
             (shapes, _) => shapes.iter().map(String::as_str).collect(),
@@ -167,6 +155,63 @@ fn in_a_process_of_its_own(test: &str) {
         .expect("it runs");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[test]
+fn another_value_takes_the_place_of_the_planned_one() {
+    // Rows of `x` as often as `times` says.
+    let axes = [Dim::Symbol("rows".to_owned()), Dim::Fixed(3)];
+    let graph = Graph {
+        name: "repeated".to_owned(),
+        opsets: [(String::new(), 17)].into(),
+        inputs: vec![
+            ValueSpec::new("x", DType::F32, &axes),
+            ValueSpec::new("times", DType::I64, &[Dim::Fixed(2)]),
+        ],
+        outputs: vec![ValueSpec::new("y", DType::F32, &[])],
+        nodes: vec![Node::new("Tile", &["x", "times"], &["y"])],
+        ..Graph::default()
+    };
+    let prepared = prepare(&graph, Precision::F32).expect("it runs");
+    let bundle = || {
+        let image = image(&Parts {
+            graph: &prepared.graph,
+            task: Task::Raw,
+            precision: Precision::F32,
+            sequences: &[],
+            shapes: &[],
+            heap: None,
+            exits: None,
+            labels: &[],
+            tokenizer: None,
+            metrics: BTreeMap::new(),
+            golden: &[],
+        });
+        Bundle::from_image(&image).expect("a sound bundle")
+    };
+    let x = ("x".to_owned(), Planned::Shape(vec![1, 3]));
+    let plan = |values: &[f64]| {
+        let times = ("times".to_owned(), Planned::Values { values: values.to_vec() });
+        let options = Options { shapes: vec![[x.clone(), times].into()], ..Options::default() };
+        Session::from_bundle(bundle(), &options)
+    };
+    let session = plan(&[2.0, 1.0]).expect("a plan");
+    assert_eq!(session.controls()[0].name, "times");
+    assert_eq!(session.example(1)["times"], Tensor::from_i64(&[2], &[2, 1]));
+    for times in [[2, 1], [3, 2], [3, 2], [2, 1]] {
+        let x = Tensor::from_f32(&[1, 3], &[0.5; 3]);
+        let inputs = [("x".to_owned(), x), ("times".to_owned(), Tensor::from_i64(&[2], &times))];
+        let outputs = session.run(&inputs.into()).expect("outputs");
+        let [rows, columns] = times.map(|it| it as usize);
+        assert_eq!(
+            outputs[0].1,
+            Tensor::from_f32(&[rows, 3 * columns], &vec![0.5; rows * 3 * columns])
+        );
+    }
+    let shapes = vec![[x.clone()].into()];
+    let undecided = Session::from_bundle(bundle(), &Options { shapes, ..Options::default() });
+    let error = undecided.unwrap_err().to_string();
+    assert!(error.contains("--value times="), "{error}");
 }
 
 #[test]

@@ -130,7 +130,9 @@ fn graphs_of_other_quantizers_run_on_integers_and_answer_alike() {
         };
         let model = golden(&format!("quantized/{name}.onnx"));
         let options = Options {
-            shapes: vec![[(case["input"].as_str().expect("a name").to_owned(), shape)].into()],
+            shapes: vec![
+                [(case["input"].as_str().expect("a name").to_owned(), shape.into())].into(),
+            ],
             ..Options::default()
         };
         let session = Session::open(&model, &options).expect(name);

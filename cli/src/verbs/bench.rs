@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use dram_runtime::Session;
 use dram_runtime::plan::Size;
 use dram_runtime::session::Operators;
+use dram_runtime::{Planned, Session};
 use serde::Serialize;
 use serde_json::json;
 
@@ -60,6 +60,8 @@ struct Measured {
     operators: Operators,
     threads: usize,
     seq: Option<usize>,
+    /// Inputs whose values it was measured for; others are compiled when they come.
+    values: Vec<String>,
     inferences: usize,
 }
 
@@ -114,6 +116,7 @@ impl Bench {
             operators: session.operators(),
             threads: self.limits.threads.get(),
             seq,
+            values: session.controls().iter().map(|input| input.name.clone()).collect(),
             inferences: times.len(),
         })
     }
@@ -138,9 +141,12 @@ impl Bench {
         if let Some(seq) = self.limits.seq {
             command.arg("--seq").arg(seq.to_string());
         }
-        for (name, shape) in &self.limits.shape {
-            let extents: Vec<String> = shape.iter().map(usize::to_string).collect();
-            command.arg("--shape").arg(format!("{name}={}", extents.join("x")));
+        for (name, planned) in self.limits.shape.iter().chain(&self.limits.value) {
+            let (flag, list) = match planned {
+                Planned::Shape(shape) => ("--shape", joined(shape, "x")),
+                Planned::Values { values } => ("--value", joined(values, ",")),
+            };
+            command.arg(flag).arg(format!("{name}={list}"));
         }
         for key in &self.limits.require_signature {
             command.arg("--require-signature").arg(key.to_string());
@@ -175,13 +181,24 @@ impl Bench {
 }
 
 fn refuse_without_example(session: &Session) -> Result<()> {
-    match session.inputs().iter().find(|_| !session.has_example()) {
-        Some(input) => bail!(
+    if session.has_example() {
+        return Ok(());
+    }
+    match (session.controls().first(), session.inputs().first()) {
+        (Some(input), _) => bail!(
+            "the value of an input decides how the model computes; choose one with `--value {}=...` ({input})",
+            input.name
+        ),
+        (None, Some(input)) => bail!(
             "the model leaves its shapes open; choose one with `--shape {}=...` ({input})",
             input.name
         ),
-        None => Ok(()),
+        (None, None) => Ok(()),
     }
+}
+
+fn joined(numbers: &[impl ToString], separator: &str) -> String {
+    numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(separator)
 }
 
 /// Below this many inferences the outer percentiles mean nothing at all.
@@ -220,6 +237,12 @@ fn text(measured: &Measured) -> String {
     rows.extend(measured.peak_rss_bytes.map(|peak| bytes("peak RSS", peak)));
     rows.push(row("int8 MACs", format!("{:.1} %", 100.0 * measured.int8_mac_share)));
     rows.push(row("executor", executor(measured.executor, measured.operators)));
+    if !measured.values.is_empty() {
+        let names = measured.values.join(", ");
+        let told =
+            format!("{names} as planned; others are compiled first, which a cold start tells");
+        rows.push(row("values", told));
+    }
     let tokens = measured.seq.map_or(String::new(), |seq| format!("{seq} tokens, "));
     let (count, threads) = (measured.inferences, measured.threads);
     format!("{}{tokens}threads {threads}, {count} inferences\n", table(&rows))

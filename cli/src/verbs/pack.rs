@@ -12,9 +12,9 @@ use dram_runtime::optimize::PassReport;
 use dram_runtime::pack::{Calibrate, DEFAULT_MAX_DROP, PackOptions, PackReport, pack};
 use dram_runtime::plan::Size;
 use dram_runtime::repair::Repair;
-use dram_runtime::{Precision, Task};
+use dram_runtime::{Planned, Precision, Task};
 
-use crate::arguments::{named_shape, shapes};
+use crate::arguments::{named_shape, named_values, shapes};
 use crate::opening::Patience;
 use crate::output::{Output, table};
 use crate::verbs::executor;
@@ -49,7 +49,11 @@ pub(crate) struct Pack {
 
     /// Shape of an input to plan for, `x=1x3x48x320`; the second one for the same input is of a second plan
     #[arg(long, value_name = "NAME=1x3x...", value_parser = named_shape)]
-    shape: Vec<(String, Vec<usize>)>,
+    shape: Vec<(String, Planned)>,
+
+    /// Values of an input to plan for, `sr=16000` or `ids=3,7,4`: where they decide how the model computes
+    #[arg(long, value_name = "NAME=V,V...", value_parser = named_values)]
+    value: Vec<(String, Planned)>,
 
     /// Numbers that weights are stored and multiplied in
     #[arg(long, default_value = "int8", value_parser = PossibleValuesParser::new(["f32", "f16", "int8", "int8-static", "int4"])
@@ -104,7 +108,7 @@ impl Pack {
             labels: self.labels.clone(),
             task: self.task,
             sequences: self.seq.as_ref().map(|lengths| lengths.iter().map(|n| n.get()).collect()),
-            shapes: shapes(&self.shape),
+            shapes: shapes(&self.shape, &self.value),
             heap: Some(HEAP),
             precision: self.precision,
             calibrate: self

@@ -81,24 +81,18 @@ impl Mixture {
         &self.graph
     }
 
-    /// Compiles it for inputs of exactly these types and shapes, in the order of the graph's inputs, where
-    /// the inputs at the positions of `known` have these values. Constants that one of `others` has too are
-    /// shared with it.
+    /// Compiles it for inputs of exactly these types, shapes and known values, in the order of the graph's
+    /// inputs. Constants that one of `others` has too are shared with it.
     ///
     /// # Errors
     /// [`Error::Engine`] with tract's report; those of [`rewrite::specialize`].
-    pub(crate) fn compile(
-        &self,
-        inputs: &[Fact],
-        known: &[(usize, tensor::Tensor)],
-        others: &[&Compiled],
-    ) -> Result<Compiled> {
+    pub(crate) fn compile(&self, inputs: &[Fact], others: &[&Compiled]) -> Result<Compiled> {
         let ours = |output: &str| {
             let operator = self.operators.get(output)?.clone();
             Some(Kernel::expansion(operator, self.machine.clone()))
         };
         let constant = |part: &Graph, facts: &[Fact]| constant(part, facts, ours);
-        let graph = rewrite::specialize(&self.graph, inputs, known, &constant)?;
+        let graph = rewrite::specialize(&self.graph, inputs, &constant)?;
         Compiled::new(&graph, inputs, ours, others)
     }
 }
@@ -242,10 +236,11 @@ fn tract_work(node: &TypedNode, facts: &[&TypedFact]) -> Work {
 /// # Errors
 /// [`Error::Engine`] with tract's report; those of [`rewrite::specialize`].
 pub(crate) fn reference(graph: &Graph, inputs: &[tensor::Tensor]) -> Result<Vec<tensor::Tensor>> {
-    let facts: Vec<Fact> = inputs.iter().map(Fact::of).collect();
-    let controls = rewrite::controls(graph).into_iter();
-    let known: Vec<_> = controls.map(|input| (input, inputs[input].clone())).collect();
-    evaluate(&*rewrite::specialize(graph, &facts, &known, &shape_constant)?, inputs)
+    let mut facts: Vec<Fact> = inputs.iter().map(Fact::of).collect();
+    for input in rewrite::controls(graph) {
+        facts[input].value = Some(inputs[input].clone());
+    }
+    evaluate(&*rewrite::specialize(graph, &facts, &shape_constant)?, inputs)
 }
 
 /// Runs `graph` once on `inputs`, compiled for their shapes.

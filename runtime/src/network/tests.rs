@@ -25,7 +25,7 @@ fn graph(shape: &[usize], nodes: Vec<Node>, constants: &[(&str, Tensor)]) -> Gra
 }
 
 fn pattern(shape: &[usize]) -> Tensor {
-    Fact { dtype: DType::F32, shape: shape.to_vec() }.pattern()
+    Fact::new(DType::F32, shape).pattern()
 }
 
 fn transpose(x: &str, y: &str, order: &[i64]) -> Node {

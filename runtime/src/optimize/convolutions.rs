@@ -14,7 +14,7 @@ use crate::tensor::{DType, Tensor};
 
 fn constant(shape: &[usize], seed: usize) -> Tensor {
     let count: usize = shape.iter().product();
-    let all = Fact { dtype: DType::F32, shape: vec![count + seed] }.pattern();
+    let all = Fact::new(DType::F32, &[count + seed]).pattern();
     let values = all.to_f32().expect("a pattern of floats");
     Tensor::from_f32(shape, &values[seed..])
 }

@@ -158,9 +158,9 @@ mod tests {
     /// Runs it on one row for `rate`, as a session would.
     fn answer(graph: &Graph, rate: i64) -> Vec<f32> {
         let inputs = [Tensor::from_f32(&[1, 2], &[1.0, 2.0]), Tensor::from_i64(&[], &[rate])];
-        let facts: Vec<Fact> = inputs.iter().map(Fact::of).collect();
-        let known = controls(graph).into_iter().map(|input| (input, inputs[input].clone()));
-        let mut graph = known_inputs::fix(graph, &known.collect::<Vec<_>>()).into_owned();
+        let mut facts: Vec<Fact> = inputs.iter().map(Fact::of).collect();
+        controls(graph).into_iter().for_each(|it| facts[it].value = Some(inputs[it].clone()));
+        let mut graph = known_inputs::fix(graph, &facts).into_owned();
         assert!(run(&mut graph, &facts, &engine::shape_constant) > 0);
         graph.validate().expect("a pass leaves a sound graph");
         assert!(graph.nodes.iter().all(|node| !node.is("If")), "{:?}", graph.nodes);
@@ -218,10 +218,7 @@ mod tests {
             ),
         ];
         let mut graph = by_hand(nodes, vec![("zero", Tensor::from_f32(&[], &[0.0]))]);
-        let facts = [
-            Fact { dtype: DType::F32, shape: vec![1, 2] },
-            Fact { dtype: DType::I64, shape: vec![] },
-        ];
+        let facts = [Fact::new(DType::F32, &[1, 2]), Fact::new(DType::I64, &[])];
         assert_eq!(run(&mut graph, &facts, &engine::shape_constant), 0);
     }
 }

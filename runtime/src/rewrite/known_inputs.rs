@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::graph::{Graph, Node};
-use crate::tensor::Tensor;
+use crate::shapes::Fact;
 
 /// Positions of the inputs whose values, not only their shapes, tract must know to compile `graph`.
 pub(crate) fn deciding(graph: &Graph) -> Vec<usize> {
@@ -15,14 +15,15 @@ pub(crate) fn deciding(graph: &Graph) -> Vec<usize> {
     inputs.filter(|(_, input)| names.contains(&input.name)).map(|(index, _)| index).collect()
 }
 
-/// `graph` with the values of the inputs at the positions of `known` as constants.
-pub(crate) fn fix<'a>(graph: &'a Graph, known: &[(usize, Tensor)]) -> Cow<'a, Graph> {
-    if known.is_empty() {
+/// `graph` with the values of its inputs as constants, where `facts`, in their order, know them.
+pub(crate) fn fix<'a>(graph: &'a Graph, facts: &[Fact]) -> Cow<'a, Graph> {
+    if facts.iter().all(|fact| fact.value.is_none()) {
         return Cow::Borrowed(graph);
     }
     let mut graph = graph.clone();
-    for (index, value) in known {
-        let input = graph.inputs[*index].name.clone();
+    for (index, fact) in facts.iter().enumerate() {
+        let Some(value) = &fact.value else { continue };
+        let input = graph.inputs[index].name.clone();
         let constant = format!("{input}/known");
         let renamed = BTreeMap::from([(input, constant.clone())]);
         graph.nodes.iter_mut().for_each(|node| node.rename_reads(&renamed));
@@ -84,7 +85,7 @@ mod tests {
     use super::*;
     use crate::engine;
     use crate::graph::{Dim, ValueSpec};
-    use crate::tensor::DType;
+    use crate::tensor::{DType, Tensor};
 
     /// `y = Reshape(x, Min(n x 1, Shape(x)))`.
     fn graph() -> Graph {
@@ -117,7 +118,8 @@ mod tests {
         let graph = graph();
         let x = Tensor::from_f32(&[6], &[0.0; 6]);
         let n = Tensor::from_i64(&[2], &[2, 3]);
-        let fixed = fix(&graph, &[(1, n.clone())]);
+        let known = Fact { value: Some(n.clone()), ..Fact::of(&n) };
+        let fixed = fix(&graph, &[Fact::of(&x), known]);
         let y = engine::evaluate(&fixed, &[x, n]).unwrap().remove(0);
         assert_eq!(y.shape(), [2, 3]);
     }

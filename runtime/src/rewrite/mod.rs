@@ -33,18 +33,35 @@ pub(crate) fn controls(graph: &Graph) -> Vec<usize> {
     controls.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// `graph` as tract takes it for inputs of these types and shapes, where the inputs at the positions of
-/// `known` have these values; `constant` computes what hangs on shapes alone. Borrowed where there is nothing to rewrite.
+/// Refuses `facts` of the inputs of `graph` that leave out a value without which it cannot be compiled.
+///
+/// # Errors
+/// [`Error::Input`] with the first such input.
+pub(crate) fn decided(graph: &Graph, facts: &[Fact]) -> Result<()> {
+    match controls(graph).into_iter().find(|&input| facts[input].value.is_none()) {
+        None => Ok(()),
+        Some(input) => {
+            let input = &graph.inputs[input];
+            Err(Error::Input {
+                name: input.name.clone(),
+                expected: format!("{input}, whose value decides how the model computes"),
+                got: format!("none to plan for; give it with `--value {}=...`", input.name),
+            })
+        }
+    }
+}
+
+/// `graph` as tract takes it for inputs of these types, shapes and known values; `constant` computes what hangs
+/// on shapes alone. Borrowed where there is nothing to rewrite.
 ///
 /// # Errors
 /// [`Error::Unsupported`] with the nodes that a pass should take and could not.
 pub(crate) fn specialize<'a>(
     graph: &'a Graph,
     facts: &[Fact],
-    known: &[(usize, Tensor)],
     constant: Constant,
 ) -> Result<Cow<'a, Graph>> {
-    let graph = known_inputs::fix(graph, known);
+    let graph = known_inputs::fix(graph, facts);
     if !graph.nodes.iter().any(|node| node.is("If") || node.is("CumSum") || takes(node)) {
         return Ok(graph);
     }

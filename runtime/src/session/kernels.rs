@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{opening_bytes, reading_bytes, tokenizer_bytes, with_making};
+use super::{opening_bytes, reading_bytes, tokenizer_bytes, with_beginning};
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::operators::Machine;
@@ -47,7 +47,7 @@ impl Kernels {
                 tokenizer_bytes,
                 sequence: Some(length),
             };
-            with_making(plan, bundle)
+            with_beginning(plan, bundle)
         };
         match planned {
             [] => vec![plan(&program.positions)],

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{Options, facts, opening_bytes, planned_shapes, tokenizer_bytes};
+use super::{Options, facts, opening_bytes, planned_shapes, tokenizer_bytes, with_beginning};
 use crate::budget::Budget;
 use crate::bundle::Bundle;
-use crate::engine::{self, Compiled, Memory};
+use crate::engine::{self, Memory};
 use crate::error::Result;
 use crate::graph::{Dim, Graph};
 use crate::operators::{Machine, Work};
 use crate::plan::Plan;
+use crate::rewrite;
 use crate::shapes::Fact;
 use crate::specialize::Specializations;
 use crate::tensor::Tensor;
@@ -37,6 +38,9 @@ impl Mixture {
         let mixture = engine::Mixture::new(&machine, graph)?;
         let stored = &machine.bundle.manifest().shapes;
         let shapes = planned_shapes(graph, lengths, stored, &options.shapes)?;
+        if !options.shapes.is_empty() {
+            shapes.iter().try_for_each(|facts| rewrite::decided(mixture.graph(), facts))?;
+        }
         let specializations = Specializations::new(&mixture, &shapes)?;
         // From here on the copies are used: the weights are there once.
         mixture.release();
@@ -75,13 +79,14 @@ impl Mixture {
                 .map_or((heap.held_bytes, heap.peak_bytes), |it| (it.held_bytes, it.peak_bytes));
             let tokenizer_bytes = heap.tokenizer_bytes.min(held);
             let threads = heap.raised_by(options.threads.get());
-            Plan {
+            let plan = Plan {
                 weights_bytes: bundle.len() as u64 + held - tokenizer_bytes,
                 activations_bytes: 0,
                 scratch_bytes: peak.saturating_sub(held) + threads,
                 tokenizer_bytes,
                 sequence: length,
-            }
+            };
+            with_beginning(plan, bundle)
         };
         match lengths {
             [] => vec![plan(None)],
@@ -136,6 +141,11 @@ impl Mixture {
         self.operators
     }
 
+    /// Positions of the inputs whose values decide how the graph computes: what plans must give.
+    pub(super) fn controls(&self) -> &[usize] {
+        self.specializations.controls()
+    }
+
     /// Shapes that were planned for.
     pub(super) fn planned_facts(&self) -> impl Iterator<Item = &[Fact]> {
         self.specializations.planned_facts()
@@ -152,7 +162,6 @@ impl Mixture {
 
     /// The arithmetic of a run of the example.
     pub(super) fn work(&self, graph: &Graph, sequence: usize) -> Work {
-        let planned = self.specializations.planned(&self.example_facts(graph, sequence));
-        planned.map_or(Work::default(), Compiled::work)
+        self.specializations.work(&self.example_facts(graph, sequence)).unwrap_or_default()
     }
 }

@@ -40,7 +40,11 @@ const NO_TOKENS: Error = Error::Missing {
     next: "give it tensors with `--input`",
 };
 
-/// What the command has taken before it opens anything.
+/// What the command takes at the highest before it opens anything: all its flags, of which it keeps those that
+/// were given.
+const STARTING_BYTES: u64 = 190 * 1024;
+
+/// What a program has taken beside the session.
 const PROGRAM_BYTES: u64 = 120 * 1024;
 
 /// Upper bound of what opening `bundle` takes besides: the parsed manifest and graph with their names and
@@ -64,13 +68,13 @@ fn written_bytes(bundle: &Bundle) -> u64 {
     manifest.graph.offset + manifest.graph.bytes
 }
 
-/// `plan`, where it takes no more to make `bundle` in this process; else what that takes.
-fn with_making(plan: Plan, bundle: &Bundle) -> Plan {
-    let making_bytes = match bundle.making_bytes() {
-        0 => 0,
+/// `plan`, where it takes no more to start, and to make `bundle` in this process; else what that takes.
+fn with_beginning(plan: Plan, bundle: &Bundle) -> Plan {
+    let beginning_bytes = match bundle.making_bytes() {
+        0 => bundle.len() as u64 + STARTING_BYTES,
         bytes => bytes + opening_bytes(bundle),
     };
-    let more = making_bytes.saturating_sub(plan.peak_bytes());
+    let more = beginning_bytes.saturating_sub(plan.peak_bytes());
     Plan { scratch_bytes: plan.scratch_bytes + more, ..plan }
 }
 
@@ -91,7 +95,8 @@ pub struct Options {
     /// Longest sequence, in tokens; the model's own limit where it is `None` or lower.
     pub sequence: Option<usize>,
     /// Shapes to plan for instead of the model's own, each by the names of its inputs; where an input is
-    /// left out, its batch is 1 and its other symbols have the extents that the named inputs give them.
+    /// left out, its batch is 1 and its other symbols have the extents that the named inputs give them. Inputs
+    /// whose values decide how the model computes need [`Planned::Values`](crate::Planned::Values).
     pub shapes: Vec<Shapes>,
     /// Whose bundles it opens.
     pub trust: TrustPolicy,
@@ -212,7 +217,7 @@ impl Session {
             }
             let mixture = Mixture::new(machine()?, &graph, &planned, options)?;
             if plans.is_empty() {
-                plans.push(with_making(mixture.plan(), &bundle));
+                plans.push(with_beginning(mixture.plan(), &bundle));
             }
             options.budget.admit(&plans)?;
             let plan = plans[0];
@@ -491,8 +496,19 @@ impl Session {
         self.graph.inputs.iter().map(|input| input.name.clone()).zip(tensors).collect()
     }
 
-    /// Whether [`Session::example`] is of a shape that this session is planned for: not where the model's shapes
-    /// are open and none was chosen.
+    /// The inputs whose values, not only their shapes, decide how the model computes: what it is planned for
+    /// must give them.
+    pub fn controls(&self) -> Vec<&ValueSpec> {
+        match &self.executor {
+            Executor::Kernels(_) | Executor::Signals(_) => Vec::new(),
+            Executor::Mixture(mixture) => {
+                mixture.controls().iter().map(|&input| &self.graph.inputs[input]).collect()
+            }
+        }
+    }
+
+    /// Whether [`Session::example`] is one that this session is planned for: not where the model's shapes are
+    /// open, or a value decides how it computes, and none was chosen.
     pub fn has_example(&self) -> bool {
         match &self.executor {
             Executor::Kernels(_) | Executor::Signals(_) => true,
@@ -807,9 +823,9 @@ pub(crate) fn facts(graph: &Graph, length: usize) -> Vec<Fact> {
         Dim::Symbol(_) if axis == 0 => 1,
         Dim::Symbol(_) => length,
     };
-    let fact = |input: &ValueSpec| Fact {
-        dtype: input.dtype,
-        shape: input.shape.iter().enumerate().map(extent).collect(),
+    let fact = |input: &ValueSpec| {
+        let shape: Vec<usize> = input.shape.iter().enumerate().map(extent).collect();
+        Fact::new(input.dtype, &shape)
     };
     graph.inputs.iter().map(fact).collect()
 }

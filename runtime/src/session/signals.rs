@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{opening_bytes, tokenizer_bytes, with_making};
+use super::{opening_bytes, tokenizer_bytes, with_beginning};
 use crate::bundle::Bundle;
 use crate::error::Result;
 use crate::graph::Graph;
@@ -54,7 +54,7 @@ impl Signals {
             tokenizer_bytes: tokenizer_bytes(bundle),
             sequence: None,
         };
-        with_making(plan, bundle)
+        with_beginning(plan, bundle)
     }
 
     /// Runs `graph`, which it was made of, on `inputs` in the order of its inputs.

@@ -62,6 +62,10 @@ impl Mixture {
         match *self {}
     }
 
+    pub(super) fn controls(&self) -> &[usize] {
+        match *self {}
+    }
+
     pub(super) fn planned_facts(&self) -> std::iter::Empty<&[Fact]> {
         match *self {}
     }
