@@ -363,6 +363,41 @@ mod tests {
     }
 
     #[test]
+    fn of_a_head_over_the_first_token_the_last_layer_computes_one_row() {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/tiny.onnx");
+        let means = read(&model).expect("a sound file");
+        let mut firsts = means.clone();
+        let head = firsts.nodes.iter().position(|node| node.output() == "head.product");
+        let hidden = firsts.nodes.iter().rposition(|node| node.is("LayerNormalization"));
+        let (head, hidden) = (head.expect("a head"), hidden.expect("a last layer"));
+        let first = [firsts.nodes[hidden].output(), "first.index"];
+        let first = Node::new("Gather", &first, &["first"]).with("axis", Attribute::Int(1));
+        firsts.nodes[head].inputs[0] = "first".to_owned();
+        firsts.nodes.splice(hidden + 1..head, [first]);
+        firsts.initializers.insert("first.index".to_owned(), Tensor::from_i64(&[], &[0]));
+        let open = |graph: &Graph| {
+            let prepared = prepare(graph, Precision::F32).expect("it runs");
+            let bundle = Bundle::from_parts(&parts(&prepared.graph, Precision::F32, &[4, 16]));
+            Session::from_bundle(bundle.expect("a bundle"), &Options::default()).expect("it opens")
+        };
+        let (mean, session) = (open(&means), open(&firsts));
+        assert_eq!(session.executor(), "kernels");
+        // Of two layers one computes queries, keys and values, little else.
+        assert!(session.work(16).macs * 4 < mean.work(16).macs * 3);
+        for tokens in [1, 5, 16] {
+            let example = session.example(tokens);
+            let inputs: Vec<Tensor> =
+                firsts.inputs.iter().map(|input| example[&input.name].clone()).collect();
+            let expected = engine::reference(&firsts, &inputs).expect("tract runs it")[0].to_f32();
+            let got = session.run(&example).expect("outputs")[0].1.to_f32();
+            for (got, expected) in got.expect("f32").iter().zip(expected.expect("f32")) {
+                // Sums in another order.
+                assert!((got - expected).abs() <= 1e-5, "{tokens} tokens: {got}, not {expected}");
+            }
+        }
+    }
+
+    #[test]
     fn int8_of_what_has_no_weights_is_refused_by_name() {
         let graph = graph(&[4], vec![Node::new("Relu", &["x"], &["y"])], &[]);
         let error = prepare(&graph, Precision::Int8).unwrap_err().to_string();

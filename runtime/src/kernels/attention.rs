@@ -42,10 +42,10 @@ impl Heads {
     }
 }
 
-/// For each of the heads `which` and each token, `softmax(query . keys) . values`. `qkv` is
-/// `[tokens, 3 * hidden]`, each row the queries, keys and values of one token, queries scaled already; `mask` is
-/// `[tokens]`, and a zero excludes a token from being attended to. `out` is `[tokens, columns of those heads]`;
-/// `scratch` is [`Heads::scratch_len`] long.
+/// For each of the heads `which` and each of the first tokens, as many as `out` has rows,
+/// `softmax(query . keys) . values`. `qkv` is `[tokens, 3 * hidden]`, each row the queries, keys and values of one
+/// token, queries scaled already; `mask` is `[tokens]`, and a zero excludes a token from being attended to. `out` is
+/// `[rows, columns of those heads]`; `scratch` is [`Heads::scratch_len`] long.
 ///
 /// A query whose keys are all excluded attends to all tokens alike.
 ///
@@ -62,11 +62,8 @@ pub fn attention(
     let (hidden, width, tokens) = (heads.hidden(), heads.head_width, mask.len());
     assert_eq!(qkv.len(), tokens * 3 * hidden, "qkv is [tokens, 3 * hidden]");
     assert!(which.end <= heads.heads, "the heads are some of all");
-    assert_eq!(
-        (out.rows(), out.width()),
-        (tokens, which.len() * width),
-        "the result is [tokens, columns of the heads]"
-    );
+    assert!(out.rows() <= tokens, "the result has no more rows than there are tokens");
+    assert_eq!(out.width(), which.len() * width, "a row has the columns of the heads");
     assert_eq!(scratch.len(), heads.scratch_len(tokens), "the scratch is that of the tokens");
     let (rows, _) = scratch.as_chunks_mut::<PANEL>();
     let (scores, rows) = rows.split_at_mut(tokens);
@@ -76,8 +73,8 @@ pub fn attention(
         let keys = Strided { values: &qkv[hidden + head * width..], stride: 3 * hidden, width };
         let first_value = Strided { values: &qkv[2 * hidden + head * width..], ..keys };
         pack_values(cpu, first_value, values, tokens);
-        for first in (0..tokens).step_by(PANEL) {
-            let count = PANEL.min(tokens - first);
+        for first in (0..out.rows()).step_by(PANEL) {
+            let count = PANEL.min(out.rows() - first);
             let start = first * 3 * hidden + head * width;
             turn(Strided { values: &qkv[start..], ..keys }, count, queries);
             let turned = queries.as_flattened();

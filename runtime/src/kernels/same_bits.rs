@@ -323,17 +323,21 @@ fn plain_attention(heads: Heads, qkv: &[f32], mask: &[u8]) -> Vec<f64> {
 }
 
 #[test]
-fn heads_attended_one_by_one_are_those_attended_at_once() {
+fn heads_attended_one_by_one_and_first_queries_are_those_attended_at_once() {
     let (cpu, heads, tokens) = (Cpu::detect(), Heads { heads: 3, head_width: 5 }, 70);
     let (qkv, mask) = (Numbers(5).floats(tokens * 3 * heads.hidden(), 1.0), vec![1; tokens]);
     let mut scratch = vec![f32::NAN; heads.scratch_len(tokens)];
-    let mut attend = |which: std::ops::Range<usize>| {
+    let mut attend = |which: std::ops::Range<usize>, queries: usize| {
         let columns = which.len() * heads.head_width;
-        let mut out = vec![0.0; tokens * columns];
+        let mut out = vec![0.0; queries * columns];
         attention(cpu, heads, which, (&qkv, &mask), &mut scratch, Block::new(&mut out, columns));
         out
     };
-    let (whole, parts) = (attend(0..3), [attend(0..1), attend(1..3)]);
+    let whole = attend(0..3, tokens);
+    for queries in [1, 33] {
+        assert_eq!(bits(&attend(0..3, queries)), bits(&whole)[..queries * heads.hidden()]);
+    }
+    let parts = [attend(0..1, tokens), attend(1..3, tokens)];
     let joined: Vec<f32> = (0..tokens)
         .flat_map(|token| [&parts[0][token * 5..][..5], &parts[1][token * 10..][..10]].concat())
         .collect();

@@ -269,7 +269,8 @@ impl Machine {
         wide
     }
 
-    /// The attention of one sequence: `qkv` is `[tokens, width]`, `mask` `[tokens]`.
+    /// The attention of the first tokens of one sequence, as many as `out` has rows: `qkv` is `[tokens, width]`,
+    /// `mask` `[tokens]`.
     pub(crate) fn attention(
         &self,
         heads: usize,

@@ -18,6 +18,7 @@ mod convolutions;
 mod embed;
 mod epilogue;
 mod finish;
+mod first_token;
 mod fold;
 mod function;
 mod gelu;
@@ -42,10 +43,11 @@ type Pass = fn(&mut Graph) -> usize;
 
 /// The passes in order. Constants come first because every pattern asks "is this constant?";
 /// GELU and layer norm before linear so that their halves and means are not taken for biases;
-/// attention before epilogue because it takes three linear layers that must have none yet. What is
+/// attention before epilogue because it takes three linear layers that must have none yet; first_token when layers are
+/// whole. What is
 /// folded into convolutions comes before functions, so that those begin at a convolution; what a lookup
 /// takes in follows functions; channels move last before a convolution takes what then follows it.
-const PASSES: [(&str, Pass); 15] = [
+const PASSES: [(&str, Pass); 16] = [
     ("constants", constants::run),
     ("fold", fold::run),
     ("layer_norm", layer_norm::run),
@@ -55,6 +57,7 @@ const PASSES: [(&str, Pass); 15] = [
     ("embed", embed::run),
     ("pool", pool::run),
     ("epilogue", epilogue::run),
+    ("first_token", first_token::run),
     ("batch_norm", batch_norm::run),
     ("function", function::run),
     ("lookup", lookup::run),

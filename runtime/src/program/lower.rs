@@ -67,6 +67,12 @@ impl Lowering<'_> {
         if matches!(operator, Operator::Grid(_)) {
             return Err(Error::graph(node.place(), "an operator over tokens", "one over images"));
         }
+        if matches!(operator, Operator::FirstToken) && self.asks_one_query(first) {
+            let slot = self.read(node, first)?;
+            self.slots[slot].rows = Rows::One;
+            self.values.insert(node.output().to_owned(), slot);
+            return Ok(());
+        }
         let x = self.read(node, first)?;
         let Slot { rows, width, .. } = self.slots[x];
         let (out_rows, out_width) = self.shape(node, &operator, rows, width)?;
@@ -121,6 +127,15 @@ impl Lowering<'_> {
             Operator::MeanPool | Operator::FirstToken => tokens().map(|()| (Rows::One, width)),
             _ => Ok((rows, width)),
         }
+    }
+
+    /// Whether `value` is what an attention wrote for this reader alone, so that it needs its first row only.
+    fn asks_one_query(&self, value: &str) -> bool {
+        let slot = self.values.get(value);
+        let attends = |step: &Step| {
+            Some(&step.out) == slot && matches!(step.operator, Operator::Attention(_))
+        };
+        self.steps.iter().any(attends) && self.graph.uses(value) == 1
     }
 
     fn step(

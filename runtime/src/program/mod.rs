@@ -140,7 +140,14 @@ impl Program {
     fn read_by(&self, step: &Step, tokens: usize) -> Matrix {
         match step.x.map(|slot| self.slots[slot]) {
             None => Matrix { rows: tokens, tokens, width: 1 },
-            Some(slot) => Matrix { rows: slot.rows.count(tokens), tokens, width: slot.width },
+            Some(slot) => {
+                let rows = match step.operator {
+                    // A query a row of the result.
+                    Operator::Attention(_) => self.slots[step.out].rows,
+                    _ => slot.rows,
+                };
+                Matrix { rows: rows.count(tokens), tokens, width: slot.width }
+            }
         }
     }
 }
