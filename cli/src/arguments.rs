@@ -12,7 +12,7 @@ use dram_runtime::{Budget, Options, Planned, Session, Shapes, TrustPolicy};
 
 use crate::opening::{Opening, Patience};
 use crate::output::Output;
-use crate::{ALLOCATOR, Answer, HEAP, verbs};
+use crate::{ALLOCATOR, Answer, HEAP, malloc, verbs};
 
 /// Turns a large model into a compact student, and runs the student inside a RAM budget.
 #[derive(Debug, Parser)]
@@ -174,6 +174,10 @@ impl Limits {
             false => (Session::open(path, &self.options())?, path.to_owned(), None),
         };
         drop(opening);
+        if session.executor() != "kernels" {
+            // Our kernels take their memory once; tract takes it for every operator of every run.
+            malloc::keep_freed_memory();
+        }
         if let Some(budget) = self.ram {
             ALLOCATOR.set_limit(budget.ram_bytes().saturating_sub(mapped_bytes(&path)?));
         }

@@ -6,6 +6,7 @@
 mod arguments;
 mod calibration;
 mod machine;
+mod malloc;
 mod opening;
 mod output;
 mod process;

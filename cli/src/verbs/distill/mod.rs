@@ -5,8 +5,6 @@ use std::path::PathBuf;
 use clap::Args;
 
 #[cfg(feature = "distill")]
-mod malloc;
-#[cfg(feature = "distill")]
 mod training;
 
 /// Distil the student of a recipe: teacher and data -> student.onnx

@@ -10,9 +10,9 @@ use dram_models::{
 };
 use indicatif::ProgressBar;
 
-use super::{Distill, malloc};
-use crate::Answer;
+use super::Distill;
 use crate::output::{Output, table};
+use crate::{Answer, malloc};
 
 /// Hears of every batch, and says whether there shall be another.
 type Tell<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
