@@ -48,9 +48,13 @@ pub(crate) fn interview(
         session.map_err(|error| fault(error.to_string()))
     });
     let sessions: Vec<Session> = sessions.collect::<Result<_>>()?;
-    let mut answers: Vec<Vec<Vec<f32>>> = Vec::with_capacity(rows.len());
+    // Rows of one length one after the other: what our kernels do not run whole is compiled for each length anew.
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    order.sort_by_key(|&place| rows[place].len());
+    let mut answers: Vec<Vec<Vec<f32>>> = vec![Vec::new(); rows.len()];
     let rounds = rows.len().div_ceil(ROUND);
-    for (done, round) in rows.chunks(ROUND).enumerate() {
+    for (done, places) in order.chunks(ROUND).enumerate() {
+        let round: Vec<&[u32]> = places.iter().map(|&place| rows[place]).collect();
         let share = round.len().div_ceil(sessions.len());
         let parts: Vec<Result<Vec<Vec<Vec<f32>>>>> = std::thread::scope(|scope| {
             let ask = |(session, rows)| scope.spawn(move || ask_all(session, rows, gives));
@@ -60,9 +64,8 @@ pub(crate) fn interview(
             });
             joined.map(|part| part.map_err(&fault)).collect()
         });
-        for part in parts {
-            answers.extend(part?);
-        }
+        let said = parts.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten();
+        places.iter().zip(said).for_each(|(&place, answer)| answers[place] = answer);
         if each(done + 1, rounds).is_break() {
             return Ok(None);
         }
