@@ -86,7 +86,7 @@ impl Specializations {
         admit: impl FnOnce(u64) -> Result<()>,
     ) -> Result<Vec<Tensor>> {
         let shaped: Vec<&Slot> = self.planned.iter().filter(|it| it.is_shaped(inputs)).collect();
-        let found = shaped.iter().filter_map(|slot| slot.form()).find(|it| it.hold_for(inputs));
+        let found = shaped.iter().filter_map(|slot| slot.form()).find(|it| it.holds_for(inputs));
         if let Some(found) = found {
             return found.compiled.run(inputs);
         }
@@ -102,7 +102,7 @@ impl Specializations {
         // Whoever compiles holds this.
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let mut forms = recent.iter().cloned().chain(shaped.iter().filter_map(|slot| slot.form()));
-        let found = match (forms.find(|it| it.hold_for(inputs)), shaped.first()) {
+        let found = match (forms.find(|it| it.holds_for(inputs)), shaped.first()) {
             (Some(found), _) => found,
             (None, Some(slot)) => {
                 // What was there leaves first.
@@ -174,7 +174,7 @@ impl Specialized {
         Ok(Specialized { facts, compiled })
     }
 
-    fn hold_for(&self, inputs: &[Tensor]) -> bool {
+    fn holds_for(&self, inputs: &[Tensor]) -> bool {
         self.facts.iter().zip(inputs).all(|(fact, input)| fact.holds_for(input))
     }
 }
