@@ -91,14 +91,15 @@ impl Finish<'_> {
         row: usize,
         out: &mut Target<'_>,
     ) {
+        let first = self.first + panel * PANEL;
         let pointwise = match self.pointwise.function {
             Function::Prelu(slopes) => {
-                let function = Function::Prelu(&slopes[panel * PANEL..][..count]);
+                let function = Function::Prelu(&slopes[first..][..count]);
                 Pointwise { function, ..self.pointwise }
             }
             _ => self.pointwise,
         };
-        let columns = Columns { width: self.width, first: self.first + panel * PANEL, count };
+        let columns = Columns { width: self.width, first, count };
         let residual = self.residual.from(row, self.width);
         match out {
             Target::F32(out) => {
