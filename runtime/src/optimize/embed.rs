@@ -22,13 +22,14 @@ fn find(view: &View, index: usize) -> Option<Rewrite> {
     let lookup = terms.iter().position(|term| token_lookup(view, term).is_some())?;
     let lookup = terms.remove(lookup);
     let (words, ids) = token_lookup(view, lookup)?;
-    let width = *view.constant(words)?.shape().last()?;
+    let width = *view.constant(words)?.shape().last().filter(|&&width| width > 0)?;
     let positions = terms
         .into_iter()
         .map(|term| position_rows(view, term, width))
         .try_fold(None, |sum, rows| Some(Some(add_rows(sum, rows?, width)?)))??;
     let name = format!("{}.positions", sum.output());
-    let rows = positions.len() / width;
+    // One row for all tokens is no position: a table of it would end after the first.
+    let rows = Some(positions.len() / width).filter(|&rows| rows > 1)?;
     let node = Node::fused("Embed", &[ids, words, &name], &[sum.output()]);
     let node = marks::carry(view.writer(lookup)?, node);
     let initializers = vec![(name, Tensor::from_f32(&[rows, width], &positions))];
@@ -61,12 +62,23 @@ fn position_rows(view: &View, term: &str, width: usize) -> Option<Vec<f32>> {
         let example = Tensor::from_i64(&[1, TOKENS], &[value; TOKENS]);
         let integers = view.graph.inputs.iter().filter(|input| input.dtype == DType::I64);
         let given: Vec<_> = integers.map(|input| (input.name.as_str(), &example)).collect();
-        view.evaluate(term, &given)?.to_f32()
+        view.evaluate(term, &given)
     };
     let rows = on(0)?;
-    if rows != on(1)? {
+    // Rows of the width of words, for all texts alike: no single numbers, no column.
+    let is_row = match rows.shape() {
+        [width_of_row] => *width_of_row == width,
+        [ones @ .., tokens, width_of_row] => {
+            *width_of_row == width
+                && matches!(*tokens, 1 | TOKENS)
+                && ones.iter().all(|&extent| extent == 1)
+        }
+        [] => false,
+    };
+    if !is_row || on(1)? != rows {
         return None;
     }
+    let rows = rows.to_f32()?;
     // The same vector everywhere, given once or for each token: the one segment of a single text.
     if rows.chunks(width).all(|row| *row == rows[..width]) {
         return Some(rows[..width].to_vec());
@@ -149,6 +161,19 @@ mod tests {
             ];
             let constants = vec![("words", table(7, 0.0)), ("other", table(7, 50.0))];
             assert_eq!(after(run, graph(nodes, constants)).0.len(), 3, "{input}");
+        }
+    }
+
+    #[test]
+    fn a_term_that_is_no_row_or_the_same_for_all_tokens_is_no_position() {
+        for shape in [&[][..], &[1], &[5, 1], &[2], &[1, 1, 2]] {
+            let nodes = vec![
+                Node::new("Gather", &["words", "input_ids"], &["word"]),
+                Node::new("Add", &["word", "term"], &["y"]),
+            ];
+            let term = Tensor::from_f32(shape, &vec![0.5; shape.iter().product()]);
+            let constants = vec![("words", table(7, 0.0)), ("term", term)];
+            assert_eq!(after(run, graph(nodes, constants)).0, ["Gather", "Add"], "{shape:?}");
         }
     }
 }
