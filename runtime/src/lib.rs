@@ -73,6 +73,8 @@ mod program;
 pub mod protocol;
 #[cfg(feature = "tract")]
 pub mod quantize;
+#[cfg(test)]
+mod random;
 #[cfg(feature = "tract")]
 pub mod repair;
 #[cfg(feature = "tract")]

@@ -29,6 +29,8 @@ mod lookup;
 pub(crate) mod marks;
 mod pattern;
 mod pool;
+#[cfg(test)]
+mod properties;
 
 /// How often one pass rewrote the graph.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]

@@ -10,6 +10,8 @@ mod conv;
 mod embed;
 mod flow;
 mod linear;
+#[cfg(test)]
+mod properties;
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,6 @@
 //! Property: whatever another tool's quantizer wrote, the imported graph computes what the original does on tract,
-//! for random forms, shapes, types and integers; and nothing of the integers is left.
+//! for random forms, shapes, types and integers; and nothing of the integers is left. Where weights lie in blocks,
+//! which tract does not read, it computes what the floats do that the integers stand for.
 //!
 //! Steps are powers of two and inputs lie on them, so that no sum rounds: equal means equal. Where the original
 //! rounds its result and ours does not, half a step lies between.
@@ -8,26 +9,8 @@ use super::run;
 use crate::engine;
 use crate::graph::{Attribute, Dim, Graph, Node, ValueSpec};
 use crate::optimize::marks;
+use crate::random::Random;
 use crate::tensor::{DType, Tensor};
-
-/// A linear congruential generator (Knuth's constants), the same in every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % bound
-    }
-
-    fn bytes(&mut self, count: usize) -> Vec<u8> {
-        (0..count).map(|_| self.below(256) as u8).collect()
-    }
-
-    fn step(&mut self) -> f32 {
-        2.0_f32.powi(-(self.below(6) as i32))
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Form {
@@ -52,6 +35,135 @@ struct Case {
     x: Tensor,
     /// Most that the original's own rounding of its result moves.
     most: f32,
+}
+
+/// How the weights of a product lie in blocks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Blocks {
+    /// `DequantizeLinear` with a `block_size`.
+    Dequantize,
+    /// `com.microsoft.MatMulNBits`.
+    NBits,
+}
+
+/// A product with weights in blocks along its inputs, and the graph of floats that it stands for.
+struct Blocked {
+    what: String,
+    graph: Graph,
+    floats: Graph,
+    x: Tensor,
+}
+
+impl Blocked {
+    fn of(form: Blocks, random: &mut Random) -> Blocked {
+        let bits = [4, 8][random.below(2)];
+        let (k, n, block) = (1 + random.below(40), 1 + random.below(5), [16, 32][random.below(2)]);
+        let (blocks, zeros, bias) = (k.div_ceil(block), random.below(2) == 0, random.below(2) == 0);
+        let most = 1 << bits;
+        let steps: Vec<u8> = (0..n * blocks * block).map(|_| random.below(most) as u8).collect();
+        let zero_points: Vec<u8> = match zeros {
+            true => (0..n * blocks).map(|_| random.below(most) as u8).collect(),
+            false => vec![(most / 2) as u8; n * blocks],
+        };
+        let scales: Vec<f32> = (0..n * blocks).map(|_| random.step()).collect();
+        let weight = |row: usize, column: usize| {
+            let of_block = column * blocks + row / block;
+            let step = i32::from(steps[(column * blocks) * block + row]);
+            (step - i32::from(zero_points[of_block])) as f32 * scales[of_block]
+        };
+        let places = || (0..k).flat_map(|row| (0..n).map(move |column| (row, column)));
+        let values: Vec<f32> = places().map(|(row, column)| weight(row, column)).collect();
+        let rows = 1 + random.below(3);
+        let x: Vec<f32> = (0..rows * k).map(|_| random.below(16) as f32 - 7.0).collect();
+        let terms: Vec<f32> = (0..n).map(|_| random.below(9) as f32).collect();
+
+        let mut constants = vec![("b", Tensor::from_f32(&[n], &terms))];
+        let mut nodes = Vec::new();
+        let product = if bias { "product" } else { "y" };
+        match form {
+            Blocks::NBits => {
+                let bytes = |numbers: &[u8]| match bits {
+                    4 => numbers.chunks(2).map(|it| it[0] | it.get(1).unwrap_or(&0) << 4).collect(),
+                    _ => numbers.to_vec(),
+                };
+                let u8s = |shape: &[usize], of_column: usize, numbers: &[u8]| {
+                    let packed = numbers.chunks(of_column).flat_map(bytes).collect();
+                    Tensor::from_bytes(DType::U8, shape, packed).expect("packed bytes")
+                };
+                let length = block * bits / 8;
+                constants.push(("w", u8s(&[n, blocks, length], blocks * block, &steps)));
+                constants.push(("ws", Tensor::from_f32(&[n * blocks], &scales)));
+                let points = u8s(&[n * (blocks * bits).div_ceil(8)], blocks, &zero_points);
+                constants.push(("wz", points));
+                let inputs = ["x", "w", "ws", if zeros { "wz" } else { "" }, "", "b"];
+                let inputs = &inputs[..if bias { 6 } else { 4 }];
+                let mut node = Node::new("MatMulNBits", inputs, &["y"]);
+                node.domain = "com.microsoft".to_owned();
+                for (name, value) in [("K", k), ("N", n), ("bits", bits), ("block_size", block)] {
+                    node = node.with(name, Attribute::Int(value as i64));
+                }
+                nodes.push(node);
+            }
+            Blocks::Dequantize => {
+                // Rows are inputs here, blocks lie along the first axis.
+                let by_row: Vec<u8> =
+                    places().map(|(row, column)| steps[column * blocks * block + row]).collect();
+                let turned = |it: &dyn Fn(usize) -> u8| -> Vec<u8> {
+                    (0..blocks)
+                        .flat_map(|b| (0..n).map(move |column| column * blocks + b))
+                        .map(it)
+                        .collect()
+                };
+                let scales: Vec<f32> = (0..blocks)
+                    .flat_map(|b| (0..n).map(move |column| column * blocks + b))
+                    .map(|place| scales[place])
+                    .collect();
+                let bytes = |shape: &[usize], bytes| Tensor::from_bytes(DType::U8, shape, bytes);
+                constants.push(("w", bytes(&[k, n], by_row).expect("a weight")));
+                constants.push(("ws", Tensor::from_f32(&[blocks, n], &scales)));
+                let points = turned(&|place| zero_points[place]);
+                constants.push(("wz", bytes(&[blocks, n], points).expect("zero points")));
+                let unpacked = Node::new("DequantizeLinear", &["w", "ws", "wz"], &["float"])
+                    .with("axis", Attribute::Int(0))
+                    .with("block_size", Attribute::Int(block as i64));
+                nodes.extend([unpacked, Node::new("MatMul", &["x", "float"], &[product])]);
+                if bias {
+                    nodes.push(Node::new("Add", &["product", "b"], &["y"]));
+                }
+            }
+        }
+        let mut float_nodes = vec![Node::new("MatMul", &["x", "w"], &[product])];
+        if bias {
+            float_nodes.push(Node::new("Add", &["product", "b"], &["y"]));
+        }
+        let weight = Tensor::from_f32(&[k, n], &values);
+        let floats = vec![("w", weight), ("b", Tensor::from_f32(&[n], &terms))];
+        Blocked {
+            what: format!(
+                "{form:?} of {bits} bits, {k}x{n} by {block}, zeros {zeros}, bias {bias}"
+            ),
+            graph: sound(&[rows, k], nodes, constants),
+            floats: sound(&[rows, k], float_nodes, floats),
+            x: Tensor::from_f32(&[rows, k], &x),
+        }
+    }
+}
+
+/// A graph over `x`, f32 of that shape, to `y`.
+fn sound(shape: &[usize], nodes: Vec<Node>, constants: Vec<(&str, Tensor)>) -> Graph {
+    let dims: Vec<Dim> = shape.iter().map(|&extent| Dim::Fixed(extent)).collect();
+    let mut graph = Graph {
+        name: "quantized".to_owned(),
+        opsets: [(String::new(), 17)].into(),
+        inputs: vec![ValueSpec::new("x", DType::F32, &dims)],
+        outputs: vec![ValueSpec::new("y", DType::F32, &[])],
+        nodes,
+        initializers: constants.into_iter().map(|(name, it)| (name.to_owned(), it)).collect(),
+        ..Graph::default()
+    };
+    graph.remove_dead();
+    graph.validate().expect("a generated graph is sound");
+    graph
 }
 
 impl Case {
@@ -150,18 +262,7 @@ impl Case {
                 ]
             }
         };
-        let dims: Vec<Dim> = shape.iter().map(|&extent| Dim::Fixed(extent)).collect();
-        let mut graph = Graph {
-            name: "quantized".to_owned(),
-            opsets: [(String::new(), 17)].into(),
-            inputs: vec![ValueSpec::new("x", DType::F32, &dims)],
-            outputs: vec![ValueSpec::new("y", DType::F32, &[])],
-            nodes,
-            initializers: constants.into_iter().map(|(name, it)| (name.to_owned(), it)).collect(),
-            ..Graph::default()
-        };
-        graph.remove_dead();
-        graph.validate().expect("a generated graph is sound");
+        let graph = sound(&shape, nodes, constants);
         let what = format!("{form:?} {product:?} {shape:?} {weight_shape:?} {dtype} {scales:?}");
         Case { what, graph, x, most }
     }
@@ -212,6 +313,76 @@ fn an_imported_graph_computes_what_the_original_does() {
         }
     }
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+#[test]
+fn weights_in_blocks_compute_what_their_floats_do() {
+    let mut random = Random(5);
+    let mut complaints = Vec::new();
+    for form in [Blocks::Dequantize, Blocks::NBits] {
+        for _ in 0..16 {
+            let Blocked { what, graph, floats, x } = Blocked::of(form, &mut random);
+            let mut imported = graph;
+            run(&mut imported);
+            imported.validate().expect("an imported graph is sound");
+            let operators = |graph: &Graph| -> Vec<String> {
+                graph.nodes.iter().map(|node| node.op.clone()).collect()
+            };
+            let marked = imported.nodes.iter().filter(|node| marks::is_quantized(node)).count();
+            if operators(&imported) != operators(&floats) || marked != 1 {
+                complaints.push(format!("{what}: {:?}, {marked} marked", operators(&imported)));
+            } else if outputs(&imported, &x) != outputs(&floats, &x) {
+                complaints.push(format!("{what}: another result"));
+            }
+        }
+    }
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+/// Blocks whose shapes contradict each other, and rows in another order, are none that is understood.
+#[test]
+fn blocks_that_are_not_understood_stay_as_they_are() {
+    let mut random = Random(31);
+    for form in [Blocks::Dequantize, Blocks::NBits] {
+        for damage in ["ws", "wz", "w", "order"] {
+            let Blocked { what, mut graph, .. } = Blocked::of(form, &mut random);
+            let reader =
+                graph.nodes.iter_mut().find(|node| node.inputs.iter().any(|it| it == "ws"));
+            let reader = reader.expect("a node with scales");
+            match (damage, form) {
+                ("order", Blocks::NBits) => {
+                    reader.inputs.resize(5, String::new());
+                    reader.inputs[4] = "x".to_owned();
+                }
+                ("order", Blocks::Dequantize) => reader.inputs[0] = "x".to_owned(),
+                _ => {
+                    if damage == "wz" {
+                        reader.inputs[if form == Blocks::NBits { 3 } else { 2 }] =
+                            damage.to_owned();
+                    }
+                    let other = Tensor::from_bytes(DType::U8, &[3, 7, 11], vec![1; 231]);
+                    let other = match damage {
+                        "ws" => Tensor::from_f32(&[3, 7, 11], &[1.0; 231]),
+                        _ => other.expect("bytes"),
+                    };
+                    graph.initializers.insert(damage.to_owned(), other);
+                }
+            }
+            let before = graph.nodes.clone();
+            run(&mut graph);
+            let left = |node: &&Node| {
+                before.iter().any(|it| it.op == node.op && it.outputs == node.outputs)
+            };
+            let same = graph.nodes.iter().filter(left).count() == before.len();
+            assert!(same, "{what}, {damage}: {:?}", graph.nodes);
+            assert!(!graph.nodes.iter().any(marks::is_quantized), "{what}, {damage}");
+            let named = engine::unsupported(&graph).join(
+                "
+",
+            );
+            assert_eq!(named.contains("MatMulNBits"), form == Blocks::NBits, "{what}: {named}");
+        }
+    }
 }
 
 /// What is not understood stays word for word: the pass takes no half of it.
