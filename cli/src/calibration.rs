@@ -222,6 +222,7 @@ fn conv_rates(cpu: Cpu) -> (f64, f64) {
     let finish = |conv: &Conv| Finish {
         pointwise: Pointwise { function: relu, ..Pointwise::NONE },
         residual: Residual::None,
+        factors: None,
         width: conv.layer.n,
         first: 0,
     };

@@ -83,6 +83,8 @@ pub struct Calibrated {
     pub samples: usize,
     /// Values that got a range.
     pub values: usize,
+    /// Those of them whose channels got a factor each, to share it.
+    pub equalized: usize,
 }
 
 /// What packing did.
@@ -162,7 +164,8 @@ pub fn pack(
     let (scheme, calibrated) = match (options.precision, asked) {
         (precision @ (Precision::Int8 | Precision::Int8Static), Some(asked)) => {
             progress("calibrating");
-            let (scheme, calibrated) = calibrate(&fused, &belongings, precision, asked)?;
+            let (equalized, scheme, calibrated) = calibrate(&fused, &belongings, precision, asked)?;
+            fused = equalized;
             (scheme, Some(calibrated))
         }
         (Precision::Int8Static, None) => {
@@ -231,28 +234,36 @@ pub fn pack(
     })
 }
 
-/// The scheme of `precision` for the optimized graph `fused`: the ranges of what static nodes read, and weights
-/// that were fitted to what they read.
+/// The optimized graph `fused` with channels that share a range made alike, and its scheme of `precision`: the ranges
+/// of what static nodes read, and weights that were fitted to what they read.
 fn calibrate(
     fused: &Graph,
     belongings: &Belongings,
     precision: Precision,
     Calibrate { data, calibration }: &Calibrate,
-) -> Result<(Scheme, Calibrated)> {
-    let observed = marks::removed(&calibrate::observed(fused));
-    let observed = prepare::pack(&observed, &[], &Precision::F32.into())?;
-    let session = belongings.open_raw(&observed, Precision::F32)?;
+) -> Result<(Graph, Scheme, Calibrated)> {
+    let observe = |graph: &Graph| {
+        let observed = marks::removed(&calibrate::observed(graph));
+        let observed = prepare::pack(&observed, &[], &Precision::F32.into())?;
+        belongings.open_raw(&observed, Precision::F32)
+    };
+    let (mut graph, mut session) = (fused.clone(), observe(fused)?);
     let samples = Samples::read(data)?;
+    let equalized = calibrate::equalize(&mut graph, &session, &samples)?;
+    if equalized > 0 {
+        session = observe(&graph)?;
+    }
     let (ranges, count) = calibrate::ranges(&session, &samples, *calibration)?;
-    let calibrated = Calibrated { calibration: *calibration, samples: count, values: ranges.len() };
-    let names = quantize::ranged(fused);
+    let calibrated =
+        Calibrated { calibration: *calibration, samples: count, values: ranges.len(), equalized };
+    let names = quantize::ranged(&graph);
     // Rows that get a range each are rounded too finely to be worth more than their exact values.
     let known = match precision {
         Precision::Int8Static => &ranges,
         _ => &Ranges::new(),
     };
-    let fitted = calibrate::fit(fused, &names, &session, &samples, known)?;
-    Ok((Scheme { ranges, fitted, ..precision.into() }, calibrated))
+    let fitted = calibrate::fit(&graph, &names, &session, &samples, known)?;
+    Ok((graph, Scheme { ranges, fitted, ..precision.into() }, calibrated))
 }
 
 fn require_int8(share: f64, least: Option<f64>) -> Result<()> {

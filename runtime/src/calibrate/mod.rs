@@ -2,6 +2,7 @@
 //! scale and zero point a tensor, known before the model runs; and to the rounding of the weights that meet them.
 
 mod entropy;
+mod equalize;
 mod fit;
 mod histogram;
 mod patches;
@@ -19,6 +20,7 @@ use crate::samples::Samples;
 use crate::session::Session;
 use crate::tensor::{DType, Tensor};
 
+pub(crate) use equalize::equalize;
 pub(crate) use fit::{Fit, Fitted, fit};
 pub use histogram::Histogram;
 

@@ -1,4 +1,4 @@
-//! `dram.Conv(x, weight, bias, residual, slopes)` to its stored forms: `dram.ConvF32` and `dram.ConvInt8` with
+//! `dram.Conv(x, weight, bias, residual, slopes, factors)` to its stored forms: `dram.ConvF32` and `dram.ConvInt8` with
 //! the panels of a linear layer for each group, or `dram.DepthwiseF32` and `dram.DepthwiseInt8` where each
 //! channel is a group of its own.
 

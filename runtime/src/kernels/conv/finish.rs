@@ -1,4 +1,4 @@
-//! Sums of a tile -> elements of the result: residual, function, rounding.
+//! Sums of a tile -> elements of the result: residual, function, factors, rounding.
 
 use super::super::cpu::{Cpu, per_cpu};
 use super::super::pack::PANEL;
@@ -12,6 +12,8 @@ pub struct Finish<'a> {
     pub pointwise: Pointwise<'a>,
     /// Added to each sum.
     pub residual: Residual<'a>,
+    /// What each column of the result is multiplied with last.
+    pub factors: Option<&'a [f32]>,
     /// Columns of a row of the result.
     pub width: usize,
     /// The first of them that is written.
@@ -101,61 +103,53 @@ impl Finish<'_> {
         };
         let columns = Columns { width: self.width, first, count };
         let residual = self.residual.from(row, self.width);
+        let factors = self.factors.map(|factors| &factors[first..][..count]);
+        let last = Last { pointwise, residual, factors, columns };
         match out {
-            Target::F32(out) => {
-                store_f32(cpu, sums, pointwise, residual, columns, &mut out[row * self.width..]);
-            }
+            Target::F32(out) => store_f32(cpu, sums, last, &mut out[row * self.width..]),
             Target::U8(out, range) => {
-                let out = &mut out[row * self.width..];
-                store_u8(cpu, sums, pointwise, residual, columns, *range, out);
+                store_u8(cpu, sums, last, *range, &mut out[row * self.width..]);
             }
         }
     }
 }
 
 impl Finish<'_> {
-    /// Residual and function of whole rows, from `row` of the result on, in place.
+    /// Residual, function and factors of whole rows, from `row` of the result on, in place.
     pub(super) fn rows(self, cpu: Cpu, row: usize, out: &mut [f32]) {
         #[inline(always)]
-        fn body(pointwise: Pointwise<'_>, residual: Residual<'_>, columns: usize, out: &mut [f32]) {
-            if let Residual::Before(terms) = residual {
+        fn body(finish: Finish<'_>, out: &mut [f32]) {
+            if let Residual::Before(terms) = finish.residual {
                 add_all(out, terms);
             }
-            apply(pointwise, columns, out);
-            if let Residual::After(terms) = residual {
+            apply(finish.pointwise, finish.width, out);
+            if let Residual::After(terms) = finish.residual {
                 add_all(out, terms);
+            }
+            if let Some(factors) = finish.factors {
+                out.chunks_exact_mut(finish.width).for_each(|row| multiply_all(row, factors));
             }
         }
-        let (pointwise, residual) = (self.pointwise, self.residual.from(row, self.width));
-        let columns = self.width;
-        per_cpu!(cpu, body(
-            pointwise: Pointwise<'_>,
-            residual: Residual<'_>,
-            columns: usize,
-            out: &mut [f32],
-        ))
+        let finish = Finish { residual: self.residual.from(row, self.width), ..self };
+        per_cpu!(cpu, body(finish: Finish<'_>, out: &mut [f32]))
     }
 }
 
-fn store_f32(
-    cpu: Cpu,
-    sums: &mut [[f32; PANEL]],
-    pointwise: Pointwise<'_>,
-    residual: Residual<'_>,
+/// What [`Finish`] does to the columns that a panel gives.
+#[derive(Clone, Copy)]
+struct Last<'a> {
+    pointwise: Pointwise<'a>,
+    residual: Residual<'a>,
+    factors: Option<&'a [f32]>,
     columns: Columns,
-    out: &mut [f32],
-) {
+}
+
+fn store_f32(cpu: Cpu, sums: &mut [[f32; PANEL]], last: Last<'_>, out: &mut [f32]) {
     #[inline(always)]
-    fn body(
-        sums: &mut [[f32; PANEL]],
-        pointwise: Pointwise<'_>,
-        residual: Residual<'_>,
-        columns: Columns,
-        out: &mut [f32],
-    ) {
-        finished(sums, pointwise, residual, columns);
+    fn body(sums: &mut [[f32; PANEL]], last: Last<'_>, out: &mut [f32]) {
+        finished(sums, last);
         for (row, sums) in sums.iter().enumerate() {
-            let out = &mut out[columns.of(row)];
+            let out = &mut out[last.columns.of(row)];
             // Only the last panel is ragged; the others have a length that the compiler knows.
             match out.first_chunk_mut::<PANEL>() {
                 Some(out) => *out = *sums,
@@ -167,60 +161,33 @@ fn store_f32(
             }
         }
     }
-    per_cpu!(cpu, body(
-        sums: &mut [[f32; PANEL]],
-        pointwise: Pointwise<'_>,
-        residual: Residual<'_>,
-        columns: Columns,
-        out: &mut [f32],
-    ))
+    per_cpu!(cpu, body(sums: &mut [[f32; PANEL]], last: Last<'_>, out: &mut [f32]))
 }
 
-fn store_u8(
-    cpu: Cpu,
-    sums: &mut [[f32; PANEL]],
-    pointwise: Pointwise<'_>,
-    residual: Residual<'_>,
-    columns: Columns,
-    range: RowScale,
-    out: &mut [u8],
-) {
+fn store_u8(cpu: Cpu, sums: &mut [[f32; PANEL]], last: Last<'_>, range: RowScale, out: &mut [u8]) {
     #[inline(always)]
-    fn body(
-        sums: &mut [[f32; PANEL]],
-        pointwise: Pointwise<'_>,
-        residual: Residual<'_>,
-        columns: Columns,
-        range: RowScale,
-        out: &mut [u8],
-    ) {
-        finished(sums, pointwise, residual, columns);
+    fn body(sums: &mut [[f32; PANEL]], last: Last<'_>, range: RowScale, out: &mut [u8]) {
+        finished(sums, last);
         for (row, sums) in sums.iter().enumerate() {
-            let out = &mut out[columns.of(row)];
+            let out = &mut out[last.columns.of(row)];
             match out.first_chunk_mut::<PANEL>() {
                 Some(out) => quantize_row(sums, range, out),
-                None => quantize_row(&sums[..columns.count], range, out),
+                None => quantize_row(&sums[..last.columns.count], range, out),
             }
         }
     }
     per_cpu!(cpu, body(
         sums: &mut [[f32; PANEL]],
-        pointwise: Pointwise<'_>,
-        residual: Residual<'_>,
-        columns: Columns,
+        last: Last<'_>,
         range: RowScale,
         out: &mut [u8],
     ))
 }
 
-/// Residual and function of a tile, in place.
+/// Residual, function and factors of a tile, in place.
 #[inline(always)]
-fn finished(
-    sums: &mut [[f32; PANEL]],
-    pointwise: Pointwise<'_>,
-    residual: Residual<'_>,
-    columns: Columns,
-) {
+fn finished(sums: &mut [[f32; PANEL]], last: Last<'_>) {
+    let Last { pointwise, residual, factors, columns } = last;
     if let Residual::Before(terms) = residual {
         add(sums, terms, columns);
     }
@@ -235,6 +202,19 @@ fn finished(
     }
     if let Residual::After(terms) = residual {
         add(sums, terms, columns);
+    }
+    if let Some(factors) = factors {
+        match factors.first_chunk::<PANEL>() {
+            Some(factors) => sums.iter_mut().for_each(|row| multiply_all(row, factors)),
+            None => sums.iter_mut().for_each(|row| multiply_all(row, factors)),
+        }
+    }
+}
+
+#[inline(always)]
+fn multiply_all(row: &mut [f32], factors: &[f32]) {
+    for (value, factor) in row.iter_mut().zip(factors) {
+        *value *= factor;
     }
 }
 

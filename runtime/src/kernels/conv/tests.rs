@@ -73,6 +73,7 @@ fn dense_convolutions_are_the_same_and_right() {
         let weights: Vec<Vec<f32>> =
             (0..groups).map(|_| numbers.floats(terms * outputs, 1.0)).collect();
         let (bias, terms_added) = (numbers.floats(n, 1.0), numbers.floats(places(&slide) * n, 1.0));
+        let factors = numbers.floats(n, 1.0);
         let result = same((grid, channels, n, groups, window), |cpu| {
             let mut out = vec![f32::NAN; places(&slide) * n];
             for (group, weights) in weights.iter().enumerate() {
@@ -89,6 +90,7 @@ fn dense_convolutions_are_the_same_and_right() {
                 let finish = Finish {
                     pointwise: Pointwise::NONE,
                     residual: Residual::After(&terms_added),
+                    factors: Some(&factors),
                     width: n,
                     first: group * outputs,
                 };
@@ -112,6 +114,7 @@ fn dense_convolutions_are_the_same_and_right() {
                     }
                 }
                 sum += f64::from(terms_added[place * n + output]);
+                sum *= f64::from(factors[output]);
                 let got = f64::from(f32::from_bits(result[place * n + output]));
                 // At most 75 products below one.
                 assert!((got - sum).abs() < 2e-5, "{window:?} at {place}, {output}: {got} {sum}");
@@ -140,7 +143,11 @@ fn int8_convolutions_are_the_same_and_exact() {
             View { x: &x, channels, group: 0..channels, slide: &slide, places: 0..places(&slide) };
         let pointwise =
             Pointwise { function: Function::Clip { least: -3.0, most: 40.0 }, ..Pointwise::NONE };
-        let finish = Finish { pointwise, residual: Residual::None, width: n, first: 0 };
+        // Powers of two, so that the product is exact.
+        let factor = |column: usize| [0.5, 4.0, 1.0][column % 3];
+        let factors: Vec<f32> = (0..n).map(factor).collect();
+        let (residual, factors) = (Residual::None, Some(&factors[..]));
+        let finish = Finish { pointwise, residual, factors, width: n, first: 0 };
         let floats = same((grid, channels, n, window), |cpu| {
             let mut out = vec![f32::NAN; places(&slide) * n];
             let mut scratch = vec![7; patch_len(quantized_width(terms))];
@@ -173,7 +180,7 @@ fn int8_convolutions_are_the_same_and_exact() {
             };
             let sum: i32 = cells.iter().enumerate().map(product).sum();
             let expected = (sum as f32).mul_add(range.scale * scales[output], bias[output]);
-            let expected = expected.clamp(-3.0, 40.0);
+            let expected = expected.clamp(-3.0, 40.0) * factor(output);
             assert_eq!(f32::from_bits(float), expected, "{window:?} at {place}");
             let expected = (expected / rounded.scale).round_ties_even() + 9.0;
             assert_eq!(byte, expected.clamp(0.0, 255.0) as u8, "{window:?} at {place}");
@@ -189,6 +196,7 @@ fn depthwise_convolutions_and_pooling_are_the_same_and_right() {
         let x = numbers.floats(slide.cells() * channels, 1.0);
         let weights = numbers.floats(window.taps() * channels, 1.0);
         let bias = numbers.floats(channels, 1.0);
+        let factors = numbers.floats(channels, 1.0);
         let length = places(&slide) * channels;
         let sums = same((grid, channels, window), |cpu| {
             let mut out = vec![f32::NAN; length];
@@ -196,6 +204,7 @@ fn depthwise_convolutions_and_pooling_are_the_same_and_right() {
             let finish = Finish {
                 pointwise: Pointwise::NONE,
                 residual: Residual::None,
+                factors: Some(&factors),
                 width: channels,
                 first: 0,
             };
@@ -219,7 +228,7 @@ fn depthwise_convolutions_and_pooling_are_the_same_and_right() {
             let on_grid: Vec<f64> = cells.iter().flatten().map(|&cell| at(cell)).collect();
             let sum: f64 = on_grid.iter().sum();
             let expected = [
-                f64::from(bias[channel]) + terms.sum::<f64>(),
+                (f64::from(bias[channel]) + terms.sum::<f64>()) * f64::from(factors[channel]),
                 on_grid.iter().copied().fold(f64::NEG_INFINITY, f64::max),
                 sum / on_grid.len() as f64,
                 sum / cells.len() as f64,
@@ -246,12 +255,14 @@ fn int8_depthwise_convolutions_are_the_same_and_exact() {
         // The largest products of either sign.
         (x[0], weights[0]) = (0, 127);
         let (scales, bias) = (vec![0.01; channels], numbers.floats(channels, 1.0));
+        let factors = numbers.floats(channels, 1.0);
         let result = same((grid, channels, window), |cpu| {
             let mut out = vec![f32::NAN; places(&slide) * channels];
             let kernel = DepthwiseI8 { weights: &weights, range, scales: &scales, bias: &bias };
             let finish = Finish {
                 pointwise: Pointwise::NONE,
                 residual: Residual::None,
+                factors: Some(&factors),
                 width: channels,
                 first: 0,
             };
@@ -267,6 +278,7 @@ fn int8_depthwise_convolutions_are_the_same_and_exact() {
             };
             let sum: i32 = cells.iter().enumerate().map(product).sum();
             let expected = (sum as f32).mul_add(range.scale * scales[channel], bias[channel]);
+            let expected = expected * factors[channel];
             assert_eq!(f32::from_bits(got), expected, "{window:?} at {place}");
         }
     }

@@ -99,7 +99,8 @@ impl Machine {
             Some(terms) if conv.residual_first => Residual::Before(terms),
             Some(terms) => Residual::After(terms),
         };
-        Finish { pointwise: self.stage(&conv.stage), residual, width: conv.n, first: 0 }
+        let factors = conv.factors.map(|factors| self.values(factors));
+        Finish { pointwise: self.stage(&conv.stage), residual, factors, width: conv.n, first: 0 }
     }
 
     /// The image as u8, and the range that it was rounded in.

@@ -38,6 +38,8 @@ pub(crate) struct Conv {
     pub(crate) int8: Option<Int8>,
     pub(crate) bias: Extent,
     pub(crate) stage: Stage,
+    /// What each channel of the result is multiplied with last, where nothing is added.
+    pub(crate) factors: Option<Extent>,
     /// Whether a residual is added before the function.
     pub(crate) residual_first: bool,
     /// How the result is rounded, where it is u8.

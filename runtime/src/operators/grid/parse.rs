@@ -11,7 +11,7 @@ use crate::tensor::DType;
 /// Largest extent of a kernel, stride, dilation or padding: beyond it products of extents could overflow.
 const MOST: i64 = 1 << 20;
 
-/// Where the residual and the slopes stand among the inputs of a stored convolution.
+/// Where the residual and the slopes stand among the inputs of a stored convolution; factors follow them.
 pub(in crate::operators) fn conv_inputs(op: &str) -> (usize, usize) {
     match op {
         "ConvInt8" => (5, 6),
@@ -99,18 +99,25 @@ impl Stored<'_> {
 
     fn finished(&self, layer: Layer) -> Result<Conv> {
         let Layer { window, channels, n, weights, int8, bias } = layer;
-        let slopes = conv_inputs(&self.node.op).1;
+        let (residual, slopes) = conv_inputs(&self.node.op);
         let stage = self.stage(slopes)?;
         if stage.slopes.is_some() {
             self.shaped(slopes, DType::F32, &[n])?;
         }
+        let factors = match (self.node.input(slopes + 1), self.node.input(residual)) {
+            (None, _) => None,
+            (Some(_), None) => Some(self.shaped(slopes + 1, DType::F32, &[n])?),
+            (Some(_), Some(residual)) => {
+                return Err(self.refuse("no residual beside factors", format!("`{residual}`")));
+            }
+        };
         let residual_first = match self.node.string("residual", "after") {
             "before" => true,
             "after" => false,
             other => return Err(self.refuse("a residual `before` or `after`", other)),
         };
         let y = self.range("y")?;
-        Ok(Conv { window, channels, n, weights, int8, bias, stage, residual_first, y })
+        Ok(Conv { window, channels, n, weights, int8, bias, stage, factors, residual_first, y })
     }
 
     fn pooling(&self) -> Result<Pooling> {
