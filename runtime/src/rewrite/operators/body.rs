@@ -158,7 +158,8 @@ impl<'a> Body<'a> {
         self.graph.inputs.iter().find(|input| input.name == value)
     }
 
-    fn writer(&self, value: &str) -> Option<&'a Node> {
+    /// The node before this one that writes `value`.
+    pub(super) fn writer(&self, value: &str) -> Option<&'a Node> {
         self.graph.producer(value).map(|index| &self.graph.nodes[index])
     }
 }
