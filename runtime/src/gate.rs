@@ -160,6 +160,7 @@ impl Gate<'_> {
     fn noise(&self, scheme: &Scheme, from: Precision, samples: &Samples) -> Result<Vec<Noise>> {
         let names: Vec<String> = match from {
             Precision::Int8Static => quantize::ranged(self.fused),
+            _ if from.group().is_some() => quantize::narrow(self.fused),
             _ => quantize::quantizable(self.fused),
         };
         let twins = repair::with_twins(self.fused, &names);

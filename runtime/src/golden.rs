@@ -274,7 +274,9 @@ mod tests {
     #[test]
     fn our_kernels_replay_bit_for_bit_and_pack_the_same_bytes() {
         let folder = tempfile::tempdir().unwrap();
-        for precision in [Precision::F32, Precision::F16, Precision::Int8, Precision::Int4] {
+        for precision in
+            [Precision::F32, Precision::F16, Precision::Int8, Precision::Int4, Precision::Int4By8]
+        {
             let path = packed(folder.path(), precision);
             let first = std::fs::read(&path).unwrap();
             assert_eq!(

@@ -12,13 +12,26 @@ pub enum Precision {
     Int8Static,
     /// 4-bit weights in groups of 32 inputs, stored in half the bytes of int8 and computed as it is.
     Int4,
+    /// The same in groups of 16 inputs.
+    #[serde(rename = "int4-16")]
+    Int4By16,
+    /// The same in groups of 8 inputs.
+    #[serde(rename = "int4-8")]
+    Int4By8,
     /// 16-bit floating-point weights, stored in half the bytes of f32 and computed as it is.
     F16,
 }
 
 impl Precision {
-    const ALL: [Precision; 5] =
-        [Precision::F32, Precision::Int8, Precision::Int8Static, Precision::Int4, Precision::F16];
+    const ALL: [Precision; 7] = [
+        Precision::F32,
+        Precision::Int8,
+        Precision::Int8Static,
+        Precision::Int4,
+        Precision::Int4By16,
+        Precision::Int4By8,
+        Precision::F16,
+    ];
 
     /// The name that flags and manifests use.
     pub fn name(self) -> &'static str {
@@ -27,6 +40,8 @@ impl Precision {
             Precision::Int8 => "int8",
             Precision::Int8Static => "int8-static",
             Precision::Int4 => "int4",
+            Precision::Int4By16 => "int4-16",
+            Precision::Int4By8 => "int4-8",
             Precision::F16 => "f16",
         }
     }
@@ -36,13 +51,27 @@ impl Precision {
         matches!(self, Precision::F32 | Precision::F16)
     }
 
+    /// Inputs that share a step of four bits; `None` where steps have more.
+    pub(crate) fn group(self) -> Option<usize> {
+        match self {
+            Precision::Int4 => Some(32),
+            Precision::Int4By16 => Some(16),
+            Precision::Int4By8 => Some(8),
+            _ => None,
+        }
+    }
+
     /// The next one with less rounding, which a node is put back to where this one costs too much.
     pub(crate) fn finer(self) -> Option<Precision> {
         match self {
             Precision::F32 => None,
             Precision::Int8 | Precision::F16 => Some(Precision::F32),
-            // A range for each row in place of one for all; 255 steps for each output in place of 15.
-            Precision::Int8Static | Precision::Int4 => Some(Precision::Int8),
+            // A range for each row in place of one for all.
+            Precision::Int8Static => Some(Precision::Int8),
+            // Smaller groups, then 255 steps for each output in place of 15 for each group.
+            Precision::Int4 => Some(Precision::Int4By16),
+            Precision::Int4By16 => Some(Precision::Int4By8),
+            Precision::Int4By8 => Some(Precision::Int8),
         }
     }
 }

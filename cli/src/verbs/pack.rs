@@ -56,7 +56,7 @@ pub(crate) struct Pack {
     value: Vec<(String, Planned)>,
 
     /// Numbers that weights are stored and multiplied in
-    #[arg(long, default_value = "int8", value_parser = PossibleValuesParser::new(["f32", "f16", "int8", "int8-static", "int4"])
+    #[arg(long, default_value = "int8", value_parser = PossibleValuesParser::new(["f32", "f16", "int8", "int8-static", "int4", "int4-16", "int4-8"])
         .try_map(|name| name.parse::<Precision>()))]
     precision: Precision,
 
@@ -141,7 +141,10 @@ impl Pack {
             row("int8 MACs", percent(report.int8_mac_share)),
         ];
         rows.extend(report.calibrated.map(|it| {
-            let value = format!("{} on {} examples", it.calibration, it.samples);
+            let mut value = format!("{} on {} examples", it.calibration, it.samples);
+            if it.equalized > 0 {
+                value.push_str(&format!(", channels of {} values equalized", it.equalized));
+            }
             row("calibration", value)
         }));
         let measure = report.measure.unwrap_or_default();

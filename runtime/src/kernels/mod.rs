@@ -57,7 +57,7 @@ pub use quantize::{
 };
 pub use threads::{PerThread, Rows, RowsMut, Threads};
 pub use widen::{
-    GROUP, Groups, MOST_MULTIPLIER, pack_groups, quantize_groups, to_f16, widen_f16, widen_i4,
+    GROUPS, Groups, MOST_MULTIPLIER, pack_groups, quantize_groups, to_f16, widen_f16, widen_i4,
     widened_steps,
 };
 pub use window::{Padding, Slide, Window};

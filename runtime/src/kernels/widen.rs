@@ -6,8 +6,11 @@
 use super::cpu::{Cpu, per_cpu};
 use super::pack::{PANEL, quantized_width};
 
-/// Inputs of a column that share a multiplier.
-pub const GROUP: usize = 32;
+/// Inputs of a column that share a multiplier: one of these.
+pub const GROUPS: [usize; 3] = [8, 16, 32];
+
+/// Inputs of a panel whose steps are packed together.
+const TOGETHER: usize = 32;
 
 /// The largest multiplier: 7 times it is an int8.
 pub const MOST_MULTIPLIER: u8 = 18;
@@ -15,31 +18,39 @@ pub const MOST_MULTIPLIER: u8 = 18;
 /// Steps of four bits on either side of zero.
 const STEPS: f32 = 7.0;
 
-/// Values of one group of one panel.
-const VALUES: usize = GROUP * PANEL;
+/// Values of a panel that are packed together.
+const VALUES: usize = TOGETHER * PANEL;
+
+/// Values of four inputs, which lie together.
+const QUAD: usize = 4 * PANEL;
 
 /// Weights in steps of four bits: the weight of input `i` and output `j` is
-/// `steps * multipliers[i / GROUP][j] * scales[j]`.
+/// `steps * multipliers[i / group][j] * scales[j]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Groups {
+    /// Inputs of a group, one of [`GROUPS`].
+    pub group: usize,
     /// `[k, n]`, -7 to 7.
     pub steps: Vec<i8>,
-    /// `[ceil(k / GROUP), n]`, 1 to [`MOST_MULTIPLIER`].
+    /// `[ceil(k / group), n]`, 1 to [`MOST_MULTIPLIER`].
     pub multipliers: Vec<u8>,
     /// `[n]`.
     pub scales: Vec<f32>,
 }
 
-/// `weights [k, n]` in steps of four bits, the multiplier of each group chosen such that the squares of what
+/// `weights [k, n]` in steps of four bits, the multiplier of each `group` of inputs chosen such that the squares of what
 /// rounding moves are least. A column of zeros has scale one; a NaN becomes zero.
 ///
 /// # Panics
-/// When `weights` is not `k * n` long.
-pub fn quantize_groups(weights: &[f32], k: usize, n: usize) -> Groups {
+/// When `weights` is not `k * n` long, or `group` none of [`GROUPS`].
+pub fn quantize_groups(weights: &[f32], k: usize, n: usize, group: usize) -> Groups {
     assert_eq!(weights.len(), k * n, "the weights are [k, n]");
+    assert!(GROUPS.contains(&group), "a group has 8, 16 or 32 inputs");
+    let inputs = group;
     let mut groups = Groups {
+        group,
         steps: vec![0; k * n],
-        multipliers: vec![1; k.div_ceil(GROUP) * n],
+        multipliers: vec![1; k.div_ceil(group) * n],
         scales: vec![1.0; n],
     };
     for column in 0..n {
@@ -51,8 +62,8 @@ pub fn quantize_groups(weights: &[f32], k: usize, n: usize) -> Groups {
             continue;
         }
         groups.scales[column] = scale;
-        for (group, first) in (0..k).step_by(GROUP).enumerate() {
-            let rows = first..k.min(first + GROUP);
+        for (group, first) in (0..k).step_by(inputs).enumerate() {
+            let rows = first..k.min(first + inputs);
             let step = |row: usize, multiplier: u8| {
                 (of(row) / (scale * f32::from(multiplier))).round_ties_even().clamp(-STEPS, STEPS)
             };
@@ -70,8 +81,8 @@ pub fn quantize_groups(weights: &[f32], k: usize, n: usize) -> Groups {
 }
 
 /// Panels `[ceil(n/32), ceil(k/4) * 64]` of the steps, two a byte, and of the multipliers
-/// `[ceil(n/32), ceil(k/GROUP), 32]`. A group of a panel holds its int8 panel's values, as
-/// [`pack_i8`](super::pack_i8) lays them out, in half as many bytes: the first half of them in the lower
+/// `[ceil(n/32), ceil(k/group), 32]`. Of 32 inputs, or what is left of them, a panel holds its int8 panel's values,
+/// as [`pack_i8`](super::pack_i8) lays them out, in half as many bytes: the first half of them in the lower
 /// four bits, the second in the upper, each with 8 added.
 ///
 /// # Panics
@@ -88,7 +99,7 @@ pub fn pack_groups(groups: &Groups, k: usize, n: usize) -> (Vec<u8>, Vec<u8>) {
             );
         }
     }
-    let count = k.div_ceil(GROUP);
+    let count = k.div_ceil(groups.group);
     let mut multipliers = vec![1; n.div_ceil(PANEL) * count * PANEL];
     for (place, &multiplier) in groups.multipliers.iter().enumerate() {
         let (group, column) = (place / n, place % n);
@@ -100,40 +111,48 @@ pub fn pack_groups(groups: &Groups, k: usize, n: usize) -> (Vec<u8>, Vec<u8>) {
 /// The int8 of the weights that [`pack_groups`] packs, without their scales: `[k, n]`.
 pub fn widened_steps(groups: &Groups, n: usize) -> Vec<i8> {
     let widen = |(place, &step): (usize, &i8)| {
-        let multiplier = groups.multipliers[place / n / GROUP * n + place % n];
+        let multiplier = groups.multipliers[place / n / groups.group * n + place % n];
         step * multiplier as i8
     };
     groups.steps.iter().enumerate().map(widen).collect()
 }
 
-/// One panel of int8 from one panel of [`pack_groups`]: `panel` is `[ceil(k/4), 32, 4]`.
+/// One panel of int8 from one panel of [`pack_groups`], in groups of `group`: `panel` is `[ceil(k/4), 32, 4]`.
 ///
 /// Multipliers are taken as they come: above [`MOST_MULTIPLIER`] products wrap, the same on every CPU.
 ///
 /// # Panics
-/// When the lengths do not belong together.
-pub fn widen_i4(cpu: Cpu, packed: &[u8], multipliers: &[u8], panel: &mut [i8]) {
+/// When the lengths do not belong together, or `group` is none of [`GROUPS`].
+pub fn widen_i4(cpu: Cpu, packed: &[u8], multipliers: &[u8], group: usize, panel: &mut [i8]) {
     assert_eq!(packed.len() * 2, panel.len(), "two steps a byte");
     assert_eq!(
         multipliers.len(),
-        panel.len().div_ceil(VALUES) * PANEL,
+        panel.len().div_ceil(group * PANEL) * PANEL,
         "a multiplier a column of each group"
     );
+    assert!(GROUPS.contains(&group), "a group has 8, 16 or 32 inputs");
     #[inline(always)]
-    fn body(packed: &[u8], multipliers: &[u8], panel: &mut [i8]) {
-        let groups = packed.chunks(VALUES / 2).zip(panel.chunks_mut(VALUES));
-        for ((packed, values), multipliers) in groups.zip(multipliers.chunks_exact(PANEL)) {
+    fn body(packed: &[u8], multipliers: &[u8], group: usize, panel: &mut [i8]) {
+        let blocks = packed.chunks(VALUES / 2).zip(panel.chunks_mut(VALUES));
+        // A power of two of quads has the same factors.
+        let same = (group * PANEL / QUAD).trailing_zeros();
+        for ((packed, values), multipliers) in
+            blocks.zip(multipliers.chunks(TOGETHER / group * PANEL))
+        {
             // Of each value of a quad's row: four steps of k lie together.
-            let mut factors = [0_i16; 4 * PANEL];
-            for (factors, &multiplier) in factors.chunks_exact_mut(4).zip(multipliers) {
-                factors.fill(multiplier.into());
+            let mut factors = [[0_i16; QUAD]; TOGETHER / GROUPS[0]];
+            for (factors, multipliers) in factors.iter_mut().zip(multipliers.chunks_exact(PANEL)) {
+                for (factors, &multiplier) in factors.chunks_exact_mut(4).zip(multipliers) {
+                    factors.fill(multiplier.into());
+                }
             }
             let (low, high) = values.split_at_mut(packed.len());
             // Each half is whole quarters of a row of factors, which begin at a whole or a half one.
             let half = |start: usize, shift: u8, out: &mut [i8]| {
                 let pieces = out.chunks_exact_mut(64).zip(packed.chunks_exact(64)).enumerate();
                 for (place, (out, packed)) in pieces {
-                    let factors = &factors[(start + place * 64) % (4 * PANEL)..][..64];
+                    let at = start + place * 64;
+                    let factors = &factors[(at / QUAD) >> same][at % QUAD..][..64];
                     for ((out, &byte), &factor) in out.iter_mut().zip(packed).zip(factors) {
                         *out = ((i16::from(byte >> shift & 15) - 8) * factor) as i8;
                     }
@@ -143,7 +162,7 @@ pub fn widen_i4(cpu: Cpu, packed: &[u8], multipliers: &[u8], panel: &mut [i8]) {
             half(packed.len(), 4, high);
         }
     }
-    per_cpu!(cpu, body(packed: &[u8], multipliers: &[u8], panel: &mut [i8]))
+    per_cpu!(cpu, body(packed: &[u8], multipliers: &[u8], group: usize, panel: &mut [i8]))
 }
 
 /// `values` rounded to f16 (IEEE 754: to nearest, ties to even), as bits; what is beyond its range is infinite.
@@ -199,38 +218,39 @@ mod tests {
             (state >> 40) as f32 / (1 << 23) as f32 - 1.0
         };
         // Groups of different size in one column.
-        (0..k * n).map(|place| next() * (1 + place / n / GROUP % 3) as f32).collect()
+        (0..k * n).map(|place| next() * (1 + place / n / 8 % 3) as f32).collect()
     }
 
     #[test]
     fn every_panel_widens_to_the_steps_times_their_multipliers() {
-        for (k, n) in [(1, 1), (4, 32), (32, 33), (36, 5), (44, 64), (96, 40), (129, 31)] {
-            let groups = quantize_groups(&weights(k, n), k, n);
+        let shapes = [(1, 1), (4, 32), (32, 33), (36, 5), (44, 64), (96, 40), (129, 31)];
+        for ((k, n), group) in shapes.into_iter().flat_map(|it| GROUPS.map(|group| (it, group))) {
+            let groups = quantize_groups(&weights(k, n), k, n, group);
             let (packed, multipliers) = pack_groups(&groups, k, n);
             let expected = super::super::pack_i8(&widened_steps(&groups, n), k, n).unwrap();
             let length = quantized_width(k) * PANEL;
-            let of_groups = k.div_ceil(GROUP) * PANEL;
+            let of_groups = k.div_ceil(group) * PANEL;
             for cpu in Cpu::available() {
                 let mut panels = vec![99; expected.len()];
                 for (index, panel) in panels.chunks_exact_mut(length).enumerate() {
                     let packed = &packed[index * length / 2..][..length / 2];
                     let multipliers = &multipliers[index * of_groups..][..of_groups];
-                    widen_i4(cpu, packed, multipliers, panel);
+                    widen_i4(cpu, packed, multipliers, group, panel);
                 }
-                assert_eq!(panels, expected, "{k}x{n} on {cpu}");
+                assert_eq!(panels, expected, "{k}x{n} by {group} on {cpu}");
             }
         }
     }
 
     #[test]
     fn a_group_is_never_farther_off_than_half_a_step_of_its_own_range_and_often_nearer() {
-        let (k, n) = (96, 8);
+        let (k, n, group) = (96, 8, 32);
         let weights = weights(k, n);
-        let groups = quantize_groups(&weights, k, n);
+        let groups = quantize_groups(&weights, k, n, group);
         let wide = widened_steps(&groups, n);
         for column in 0..n {
-            for first in (0..k).step_by(GROUP) {
-                let rows = first..first + GROUP;
+            for first in (0..k).step_by(group) {
+                let rows = first..first + group;
                 let of = |row: usize| weights[row * n + column];
                 let largest = rows.clone().map(|row| of(row).abs()).fold(0.0, f32::max);
                 let moved = |row: usize| {
@@ -239,16 +259,26 @@ mod tests {
                 let squares: f32 = rows.map(|row| moved(row).powi(2)).sum();
                 // A step is a seventh of the largest, rounded up to the next multiplier.
                 let step = largest / 7.0 + groups.scales[column];
-                assert!(squares <= GROUP as f32 * step * step / 4.0, "{column}, {first}");
+                assert!(squares <= group as f32 * step * step / 4.0, "{column}, {first}");
             }
         }
         let largest = weights.iter().fold(0.0_f32, |most, weight| most.max(weight.abs()));
         assert!(groups.scales.iter().all(|&scale| scale <= largest / 126.0 * 1.0001));
+        // Smaller groups are never worse: each may take the multiplier of the larger one.
+        let error = |group: usize| -> f64 {
+            let groups = quantize_groups(&weights, k, n, group);
+            let wide = widened_steps(&groups, n);
+            let moved = |(place, &weight): (usize, &f32)| {
+                f64::from(weight - f32::from(wide[place]) * groups.scales[place % n]).powi(2)
+            };
+            weights.iter().enumerate().map(moved).sum()
+        };
+        assert!(error(8) < error(16) && error(16) < error(32));
     }
 
     #[test]
     fn zeros_stay_zeros_and_a_number_that_is_none_becomes_zero() {
-        let groups = quantize_groups(&[0.0, f32::NAN, 0.0, 7.0], 2, 2);
+        let groups = quantize_groups(&[0.0, f32::NAN, 0.0, 7.0], 2, 2, 32);
         assert_eq!(groups.steps[..3], [0, 0, 0]);
         assert_eq!(f32::from(widened_steps(&groups, 2)[3]) * groups.scales[1], 7.0);
     }

@@ -9,9 +9,8 @@ use super::{Embedding, Int8, Linear, Narrow, Needs, Norm, Rows, Table, heads_of}
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::kernels::{
-    self, Block, ColumnsMut, Cpu, Embeddings, Epilogue, GROUP, LayerNorm, NoEmbedding, PANEL,
-    PackedF32, PackedI8, PerThread, RowScale, RowsMut, Strided, Threads, WordTable,
-    quantized_width,
+    self, Block, ColumnsMut, Cpu, Embeddings, Epilogue, LayerNorm, NoEmbedding, PANEL, PackedF32,
+    PackedI8, PerThread, RowScale, RowsMut, Strided, Threads, WordTable, quantized_width,
 };
 use crate::manifest::Extent;
 
@@ -226,8 +225,8 @@ impl Machine {
             }
             Some(Int8 { column_sums, scales, rows }) => {
                 let panels = match layer.narrow {
-                    Some(Narrow::Int4(multipliers)) => {
-                        self.widened_i4(layer, self.values(multipliers), wide)
+                    Some(Narrow::Int4(multipliers, group)) => {
+                        self.widened_i4(layer, (self.values(multipliers), group), wide)
                     }
                     _ => self.values(layer.panels),
                 };
@@ -253,9 +252,14 @@ impl Machine {
         wide
     }
 
-    fn widened_i4<'a>(&self, layer: &Linear, multipliers: &[u8], wide: &'a mut [f32]) -> &'a [i8] {
+    fn widened_i4<'a>(
+        &self,
+        layer: &Linear,
+        (multipliers, group): (&[u8], usize),
+        wide: &'a mut [f32],
+    ) -> &'a [i8] {
         let length = quantized_width(layer.k) * PANEL;
-        let of_groups = layer.k.div_ceil(GROUP) * PANEL;
+        let of_groups = layer.k.div_ceil(group) * PANEL;
         let count = layer.n.div_ceil(PANEL);
         let panels: &[u8] = self.values(layer.panels);
         let wide = &mut bytemuck::cast_slice_mut(wide)[..count * length];
@@ -263,7 +267,7 @@ impl Machine {
             for (index, out) in indices.zip(out.chunks_exact_mut(length)) {
                 let packed = &panels[index * length / 2..][..length / 2];
                 let multipliers = &multipliers[index * of_groups..][..of_groups];
-                kernels::widen_i4(self.cpu, packed, multipliers, out);
+                kernels::widen_i4(self.cpu, packed, multipliers, group, out);
             }
         });
         wide

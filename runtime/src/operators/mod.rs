@@ -87,8 +87,8 @@ pub(crate) struct Linear {
 pub(crate) enum Narrow {
     /// f16 to f32.
     F16,
-    /// Steps of four bits, by these multipliers, to int8.
-    Int4(Extent),
+    /// Steps of four bits, by these multipliers, to int8; so many inputs share a multiplier.
+    Int4(Extent, usize),
 }
 
 /// What stands beside int8 panels.
@@ -186,7 +186,7 @@ impl Operator {
                 let wide = match narrow {
                     None => 0,
                     Some(Narrow::F16) => columns * k * size_of::<f32>(),
-                    Some(Narrow::Int4(_)) => columns * quantized_width(*k),
+                    Some(Narrow::Int4(..)) => columns * quantized_width(*k),
                 };
                 let rows = if int8.is_some() { x.rows } else { 0 };
                 let wide = wide.div_ceil(size_of::<f32>());

@@ -7,7 +7,7 @@ use super::{Embedding, Int8, Linear, Narrow, Norm, Operator, Rows, Table};
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::graph::{Attribute, DRAM_DOMAIN, Node};
-use crate::kernels::{Activation, GROUP, PANEL, RowScale};
+use crate::kernels::{Activation, GROUPS, PANEL, RowScale};
 use crate::manifest::Extent;
 use crate::tensor::DType;
 
@@ -48,7 +48,7 @@ impl Operator {
             | Operator::Gelu
             | Operator::FirstToken
             | Operator::L2Normalize => &[0],
-            Operator::Linear(Linear { narrow: Some(Narrow::Int4(_)), .. }) => &[0, 6],
+            Operator::Linear(Linear { narrow: Some(Narrow::Int4(..)), .. }) => &[0, 6],
             Operator::Linear(layer) if layer.int8.is_some() => &[0, 5],
             Operator::Linear(_) => &[0, 3],
             Operator::Attention(_) | Operator::MeanPool => &[0, 1],
@@ -125,8 +125,9 @@ impl Stored<'_> {
             }
             "LinearInt4" => {
                 let panels = self.shaped(1, DType::U8, &[count, quads, 2 * PANEL])?;
-                let multipliers = self.shaped(5, DType::U8, &[count, k.div_ceil(GROUP), PANEL])?;
-                (panels, 4, Some(int8()?), Some(Narrow::Int4(multipliers)))
+                let group = self.group()?;
+                let multipliers = self.shaped(5, DType::U8, &[count, k.div_ceil(group), PANEL])?;
+                (panels, 4, Some(int8()?), Some(Narrow::Int4(multipliers, group)))
             }
             "LinearF16" => {
                 (self.shaped(1, DType::F16, &[count, k, PANEL])?, 2, None, Some(Narrow::F16))
@@ -136,6 +137,13 @@ impl Stored<'_> {
         let bias = self.shaped(bias, DType::F32, &[columns])?;
         let activation = self.activation()?;
         Ok(Operator::Linear(Linear { k, n, panels, bias, int8, narrow, activation }))
+    }
+
+    /// Inputs that share a multiplier: `block_size`, as ONNX names it.
+    fn group(&self) -> Result<usize> {
+        let size = self.node.int("block_size", 32);
+        let known = GROUPS.into_iter().find(|&group| usize::try_from(size) == Ok(group));
+        known.ok_or_else(|| self.refuse("a `block_size` of 8, 16 or 32", size.to_string()))
     }
 
     /// The ranges of the input's rows: `x_range`, `row` or `tensor`, where none is calibrated.

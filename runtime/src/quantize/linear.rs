@@ -7,7 +7,7 @@ use super::{Packed, finite};
 use crate::error::{Error, Result};
 use crate::graph::{Attribute, Graph, Node};
 use crate::kernels::{
-    GROUP, PANEL, column_sums, pack_f32 as panels_f32, pack_groups, pack_i8, pad_columns,
+    PANEL, column_sums, pack_f32 as panels_f32, pack_groups, pack_i8, pad_columns,
     quantize_columns, quantize_groups, to_f16, widened_steps,
 };
 use crate::tensor::{DType, Tensor};
@@ -51,10 +51,11 @@ pub(super) fn pack_f16(graph: &Graph, node: Node) -> Result<Packed> {
     Ok(layer.stored("LinearF16", node, constants.into()))
 }
 
-pub(super) fn pack_int4(graph: &Graph, node: Node) -> Result<Packed> {
+/// In groups of so many inputs.
+pub(super) fn pack_int4(graph: &Graph, node: Node, group: usize) -> Result<Packed> {
     let layer = Layer::of(graph, &node)?;
     let (k, n) = (layer.k, layer.n);
-    let groups = quantize_groups(&layer.weight, k, n);
+    let groups = quantize_groups(&layer.weight, k, n, group);
     let (packed, multipliers) = pack_groups(&groups, k, n);
     let sums = column_sums(&widened_steps(&groups, n), k, n);
     let count = n.div_ceil(PANEL);
@@ -64,9 +65,10 @@ pub(super) fn pack_int4(graph: &Graph, node: Node) -> Result<Packed> {
         ("column_sums", Tensor::from_i32(&[sums.len()], &sums)),
         ("scales", padded(&groups.scales)),
         ("bias", padded(&layer.bias)),
-        ("multipliers", bytes(&[count, k.div_ceil(GROUP), PANEL], multipliers)?),
+        ("multipliers", bytes(&[count, k.div_ceil(group), PANEL], multipliers)?),
     ];
-    Ok(layer.stored("LinearInt4", node, constants.into()))
+    let (node, constants) = layer.stored("LinearInt4", node, constants.into());
+    Ok((node.with("block_size", Attribute::Int(group as i64)), constants))
 }
 
 /// The bits of what is beyond f16.

@@ -87,9 +87,9 @@ pub fn quantize(graph: &mut Graph, scheme: &Scheme) -> Result<()> {
         let (node, initializers) = match int8 {
             Some(pack) => {
                 int8_nodes += 1;
-                match precision {
-                    Precision::Int4 if node.is_fused("Linear") => linear::pack_int4(graph, node)?,
-                    _ => pack(graph, node)?,
+                match precision.group().filter(|_| node.is_fused("Linear")) {
+                    Some(group) => linear::pack_int4(graph, node, group)?,
+                    None => pack(graph, node)?,
                 }
             }
             None if node.is_fused("Conv") => conv::pack_f32(graph, node)?,
@@ -118,6 +118,13 @@ pub fn quantize(graph: &mut Graph, scheme: &Scheme) -> Result<()> {
 /// The values that the nodes of an optimized graph write which have a form in int8.
 pub(crate) fn quantizable(graph: &Graph) -> Vec<String> {
     let nodes = graph.nodes.iter().filter(|node| int8_form(graph, node).is_some());
+    nodes.map(|node| node.output().to_owned()).collect()
+}
+
+/// Those of them which have a form in int4.
+pub(crate) fn narrow(graph: &Graph) -> Vec<String> {
+    let linear = graph.nodes.iter().filter(|node| node.is_fused("Linear"));
+    let nodes = linear.filter(|node| int8_form(graph, node).is_some());
     nodes.map(|node| node.output().to_owned()).collect()
 }
 
@@ -281,6 +288,7 @@ mod tests {
             (Precision::F16, "LinearF16"),
             (Precision::Int8, "LinearInt8"),
             (Precision::Int4, "LinearInt4"),
+            (Precision::Int4By8, "LinearInt4"),
         ] {
             let mut graph = cut_at(6.0);
             graph.nodes.push(Node::fused("Linear", &["x", "w"], &["z"]));

@@ -41,19 +41,19 @@ struct Case {
 /// `count` weights that share a scale, on the grid of `precision`, one of them at its end.
 fn column(random: &mut Random, precision: Precision, count: usize) -> Vec<f32> {
     let step = random.step();
-    let steps: Vec<f32> = match precision {
-        Precision::Int4 => {
-            // Groups of 32 have a multiplier each, and the largest weight tells the scale.
-            let multipliers: Vec<usize> = (0..count.div_ceil(32))
+    let steps: Vec<f32> = match precision.group() {
+        Some(inputs) => {
+            // Groups have a multiplier each, and the largest weight tells the scale.
+            let multipliers: Vec<usize> = (0..count.div_ceil(inputs))
                 .map(|group| if group == 0 { 18 } else { 1 + random.below(18) })
                 .collect();
             let at = |place: usize, random: &mut Random| {
                 let step = if place == 0 { 7 } else { random.below(15) as i32 - 7 };
-                (step * multipliers[place / 32] as i32) as f32
+                (step * multipliers[place / inputs] as i32) as f32
             };
             (0..count).map(|place| at(place, random)).collect()
         }
-        _ => (0..count)
+        None => (0..count)
             .map(|place| if place == 0 { 127.0 } else { random.below(255) as f32 - 127.0 })
             .collect(),
     };
@@ -159,8 +159,15 @@ impl Case {
     }
 }
 
-const PRECISIONS: [Precision; 5] =
-    [Precision::F32, Precision::F16, Precision::Int8, Precision::Int8Static, Precision::Int4];
+const PRECISIONS: [Precision; 7] = [
+    Precision::F32,
+    Precision::F16,
+    Precision::Int8,
+    Precision::Int8Static,
+    Precision::Int4,
+    Precision::Int4By16,
+    Precision::Int4By8,
+];
 
 #[test]
 fn what_lies_on_the_grid_is_computed_as_the_floats_are() {
