@@ -285,6 +285,23 @@ impl Chain {
     }
 }
 
+impl Chain {
+    /// The end of a last layer, and one that reads its first token alone, or another one.
+    fn headed(&mut self) {
+        let layer = self.linear_of(&self.last.clone());
+        self.then(layer);
+        self.residual();
+        self.normalized();
+        let x = self.last.clone();
+        let place = if self.random.once_in(4) { -1 } else { 0 };
+        let place = self.constant(Tensor::from_i64(&[], &[place]));
+        let token = self.node("Gather", &[&x, &place], &[("axis", Attribute::Int(1))]);
+        let layer = self.linear_of(&token);
+        self.alike.clear();
+        self.then(layer);
+    }
+}
+
 /// A random encoder of tokens, and inputs for it.
 fn tokens(seed: u64) -> (Graph, BTreeMap<String, Tensor>) {
     let mut chain = Chain::new(seed);
@@ -306,8 +323,10 @@ fn tokens(seed: u64) -> (Graph, BTreeMap<String, Tensor>) {
             }
         }
     }
-    if chain.random.once_in(2) {
-        chain.pooled();
+    match chain.random.below(3) {
+        0 => chain.pooled(),
+        1 => chain.headed(),
+        _ => {}
     }
     let [batch, length] = [1 + chain.random.below(2), 1 + chain.random.below(6)];
     let count = batch * length;

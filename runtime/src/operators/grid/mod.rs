@@ -15,6 +15,7 @@ use crate::manifest::Extent;
 
 /// A node over images; extents lie in the bundle.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one for each node, of which most are convolutions")]
 pub(crate) enum Grid {
     /// An image, and perhaps a residual like the result, to an image.
     Conv(Conv),

@@ -77,8 +77,8 @@ mod tests {
         let matmul = |left: &str, right: &str| Node::new("MatMul", &[left, right], &["y"]);
         let expand = |value: &str, to: &str| Node::new("Expand", &[value, to], &["e"]);
         // x and z, what x is repeated to, and how often each part of the result without that then occurs.
-        let cases: [(&[usize], &[usize], &[i64], usize, usize); 5] = [
-            (&[1, 3], &[3, 4], &[5, 3], 4, 5),
+        let cases = [
+            (&[1, 3][..], &[3, 4][..], &[5, 3][..], 4, 5),
             (&[2, 1, 3], &[2, 3, 4], &[2, 5, 3], 4, 5),
             (&[1, 3], &[3, 4], &[2, 5, 3], 4, 10),
             (&[1, 5, 3], &[1, 3, 4], &[2, 5, 3], 20, 2),
