@@ -193,11 +193,14 @@ pub(super) fn quantize_row(values: &[f32], range: RowScale, target: &mut [u8]) {
     padding.fill(0);
 }
 
-/// What [`divide`] multiplies with. Within these bounds neither the reciprocal nor a remainder that matters
-/// can leave the normal range.
+/// Between these bounds neither the reciprocal of a scale nor a remainder that matters can leave the normal range.
+const LEAST_DIVISOR: f32 = 1e-20;
+const MOST_DIVISOR: f32 = 1e20;
+
+/// What [`divide`] multiplies with.
 #[inline(always)]
 fn reciprocal_of(scale: f32) -> Option<f32> {
-    (scale > 1e-30 && scale < 1e30).then(|| 1.0 / scale)
+    (scale > LEAST_DIVISOR && scale < MOST_DIVISOR).then(|| 1.0 / scale)
 }
 
 /// `x / scale`, correctly rounded, in half the time of a division (Markstein 1990): one step of Newton's
@@ -249,6 +252,41 @@ mod tests {
             }
         }
         assert_eq!(step_of_weights([0.0; 3].into_iter()), 1.0);
+    }
+
+    /// Whether one step of Newton's from `x * reciprocal` rounds to the integer that `x / scale` does, for every x that could
+    /// show otherwise. One step is off by 2^-22 of the quotient's last place at most, so its float is another only beside a
+    /// midpoint of two floats, and its integer only where one of the two is a half: x is then one of the floats
+    /// nearest to `scale` times such a midpoint. Powers of two as factors of scale or x change nothing.
+    fn one_step_rounds_alike(halves: impl Iterator<Item = u8>, mantissas: usize) {
+        for half in halves.map(|whole| f32::from(whole) + 0.5) {
+            let beside = [half.next_up(), half.next_down()];
+            for scale in (0..1 << 23).step_by(mantissas).map(|it| f32::from_bits(0x3f80_0000 | it))
+            {
+                let reciprocal = 1.0 / scale;
+                for midpoint in beside.map(|it| (f64::from(half) + f64::from(it)) / 2.0) {
+                    // Exact: 24 bits times 25.
+                    let nearest = (f64::from(scale) * midpoint) as f32;
+                    for x in [nearest.next_down(), nearest, nearest.next_up()] {
+                        let estimate = x * reciprocal;
+                        let step = (-estimate).mul_add(scale, x).mul_add(reciprocal, estimate);
+                        let (one, exact) = (step.round_ties_even(), (x / scale).round_ties_even());
+                        assert_eq!(one, exact, "{x:e} / {scale:e}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_step_is_enough_to_round() {
+        one_step_rounds_alike(0..=255, 8191);
+    }
+
+    #[test]
+    #[ignore = "every scale beside every half: 13 billion divisions, minutes where the compiler may use FMA"]
+    fn one_step_is_enough_to_round_for_every_scale() {
+        one_step_rounds_alike(0..=255, 1);
     }
 
     #[test]

@@ -4,15 +4,113 @@
 
 use std::arch::aarch64::*;
 
-use super::{RowScale, quantize_row, quantized_width, reciprocal_of};
+use super::{LEAST_DIVISOR, MOST_DIVISOR, RowScale, quantize_row, quantized_width, reciprocal_of};
+
+/// Rows whose steps are found together: one to a lane.
+const TOGETHER: usize = 4;
+
+/// The fewest numbers of a row that four rows are worth it for.
+const FEWEST: usize = 8;
 
 /// As [`super::quantize_rows`]; the caller has checked the lengths.
 #[target_feature(enable = "neon")]
 pub(super) fn quantize_rows(x: &[f32], k: usize, quantized: &mut [u8], rows: &mut [RowScale]) {
+    let width = quantized_width(k);
+    let together = if k < FEWEST { 0 } else { rows.len() - rows.len() % TOGETHER };
+    for first in (0..together).step_by(TOGETHER) {
+        let x = &x[first * k..][..TOGETHER * k];
+        let quantized = &mut quantized[first * width..][..TOGETHER * width];
+        let rows = &mut rows[first..first + TOGETHER];
+        let Some(steps) = Steps::of_four(x, k) else {
+            quantize_each(x, k, quantized, rows);
+            continue;
+        };
+        for (at, row) in rows.iter_mut().enumerate() {
+            *row = steps.row(at);
+            let (values, target) = (&x[at * k..][..k], &mut quantized[at * width..][..width]);
+            round_own(values, *row, steps.reciprocals[at], target);
+        }
+    }
+    quantize_each(&x[together * k..], k, &mut quantized[together * width..], &mut rows[together..]);
+}
+
+/// As [`quantize_rows`], row by row.
+#[target_feature(enable = "neon")]
+#[inline(never)]
+fn quantize_each(x: &[f32], k: usize, quantized: &mut [u8], rows: &mut [RowScale]) {
     let targets = quantized.chunks_exact_mut(quantized_width(k));
     for ((values, target), row) in x.chunks_exact(k).zip(targets).zip(rows) {
         *row = range_of(values);
         round(values, *row, target);
+    }
+}
+
+/// The steps of four rows.
+struct Steps {
+    scales: [f32; TOGETHER],
+    reciprocals: [f32; TOGETHER],
+    zero_points: [i32; TOGETHER],
+}
+
+impl Steps {
+    /// As [`RowScale::spanning`] the extremes of each of the rows `x [4, k]`, at least eight numbers long. `None` where
+    /// one holds a NaN, or its step has no reciprocal to divide by.
+    #[target_feature(enable = "neon")]
+    #[inline]
+    fn of_four(x: &[f32], k: usize) -> Option<Steps> {
+        assert!(x.len() == TOGETHER * k && k >= FEWEST, "four rows of eight numbers or more");
+        let (mut least, mut most) = ([vdupq_n_f32(0.0); TOGETHER], [vdupq_n_f32(0.0); TOGETHER]);
+        let mut widen = |column: usize| {
+            for row in 0..TOGETHER {
+                // SAFETY: eight numbers of the row, up to its last at most.
+                let (low, high) = unsafe {
+                    let at = x.as_ptr().add(row * k + column);
+                    (vld1q_f32(at), vld1q_f32(at.add(4)))
+                };
+                least[row] = vminq_f32(vminq_f32(least[row], low), high);
+                most[row] = vmaxq_f32(vmaxq_f32(most[row], low), high);
+            }
+        };
+        for column in (0..k - k % 8).step_by(8) {
+            widen(column);
+        }
+        if !k.is_multiple_of(8) {
+            // Some of them once more: extremes do not mind.
+            widen(k - 8);
+        }
+        // One row to a lane.
+        let [a, b, c, d] = least;
+        let least = vpminq_f32(vpminq_f32(a, b), vpminq_f32(c, d));
+        let [a, b, c, d] = most;
+        let most = vpmaxq_f32(vpmaxq_f32(a, b), vpmaxq_f32(c, d));
+        // A NaN stays one through all of this, and compares with nothing.
+        let numbers = vandq_u32(vceqq_f32(least, least), vceqq_f32(most, most));
+        let step = vdivq_f32(vsubq_f32(most, least), vdupq_n_f32(255.0));
+        let scale = vbslq_f32(vcgtzq_f32(step), step, vdupq_n_f32(1.0));
+        let within = vandq_u32(
+            vcgtq_f32(scale, vdupq_n_f32(LEAST_DIVISOR)),
+            vcltq_f32(scale, vdupq_n_f32(MOST_DIVISOR)),
+        );
+        if vminvq_u32(vandq_u32(numbers, within)) == 0 {
+            return None;
+        }
+        let zero_point = vcvtnq_s32_f32(vdivq_f32(vnegq_f32(least), scale));
+        let reciprocal = vdivq_f32(vdupq_n_f32(1.0), scale);
+        let mut steps = Steps { scales: [0.0; 4], reciprocals: [0.0; 4], zero_points: [0; 4] };
+        // SAFETY: each is four numbers.
+        unsafe {
+            vst1q_f32(steps.scales.as_mut_ptr(), scale);
+            vst1q_f32(steps.reciprocals.as_mut_ptr(), reciprocal);
+            // Nothing below zero, since `least` is not above it.
+            let zero_point = vminq_s32(zero_point, vdupq_n_s32(255));
+            vst1q_s32(steps.zero_points.as_mut_ptr(), zero_point);
+        }
+        Some(steps)
+    }
+
+    #[inline(always)]
+    fn row(&self, row: usize) -> RowScale {
+        RowScale { scale: self.scales[row], zero_point: self.zero_points[row] as u8 }
     }
 }
 
@@ -65,6 +163,43 @@ fn round_extreme(values: &[f32], range: RowScale, target: &mut [u8]) {
     quantize_row(values, range, target);
 }
 
+/// As [`quantize_row`] a row whose own range, of no NaN, `range` is: no quotient rounds to less than the least value, and all
+/// fit 16 bits.
+#[target_feature(enable = "neon")]
+#[inline]
+fn round_own(values: &[f32], range: RowScale, reciprocal: f32, target: &mut [u8]) {
+    let k = values.len();
+    assert!(k >= FEWEST && target.len() == quantized_width(k), "rows of eight numbers or more");
+    let zero_point = vdupq_n_s16(i16::from(range.zero_point));
+    let halves = |column: usize| {
+        // SAFETY: the caller asks for eight columns of the row.
+        let (low, high) = unsafe {
+            let at = values.as_ptr().add(column);
+            (vld1q_f32(at), vld1q_f32(at.add(4)))
+        };
+        let integers =
+            |x| vreinterpretq_s16_s32(vcvtnq_s32_f32(quotients(x, range.scale, reciprocal)));
+        vaddq_s16(vuzp1q_s16(integers(low), integers(high)), zero_point)
+    };
+    for column in (0..k - k % 16).step_by(16) {
+        let (low, high) = (halves(column), halves(column + 8));
+        let bytes = vqmovun_high_s16(vqmovun_s16(low), high);
+        // SAFETY: sixteen bytes of the target, which is as long as the row or longer.
+        unsafe { vst1q_u8(target.as_mut_ptr().add(column), bytes) };
+    }
+    if k % 16 >= 8 {
+        let column = k - k % 16;
+        // SAFETY: as above, eight of them.
+        unsafe { vst1_u8(target.as_mut_ptr().add(column), vqmovun_s16(halves(column))) };
+    }
+    if !k.is_multiple_of(8) {
+        // Some of them once more.
+        // SAFETY: as above; a row has eight numbers or more.
+        unsafe { vst1_u8(target.as_mut_ptr().add(k - 8), vqmovun_s16(halves(k - 8))) };
+        target[k..].fill(0);
+    }
+}
+
 /// As [`quantize_row`].
 #[target_feature(enable = "neon")]
 pub(super) fn round(values: &[f32], range: RowScale, target: &mut [u8]) {
@@ -106,14 +241,21 @@ pub(super) fn round(values: &[f32], range: RowScale, target: &mut [u8]) {
     }
 }
 
-/// `x / scale` as [`divide`](super::divide) gives it, rounded half to even; what is below the least value, or
+/// [`quotients`] rounded half to even; what is below the least value, or
 /// no number, is that, and what is above the largest stays above it.
 #[target_feature(enable = "neon")]
 #[inline]
 fn integers_of(x: float32x4_t, range: RowScale, reciprocal: f32) -> int32x4_t {
-    let (scale, reciprocal) = (vdupq_n_f32(range.scale), vdupq_n_f32(reciprocal));
-    let estimate = vmulq_f32(x, reciprocal);
-    let faithful = vfmaq_f32(estimate, vfmsq_f32(x, estimate, scale), reciprocal);
-    let quotient = vfmaq_f32(faithful, vfmsq_f32(x, faithful, scale), reciprocal);
+    let quotient = quotients(x, range.scale, reciprocal);
     vcvtnq_s32_f32(vmaxnmq_f32(quotient, vdupq_n_f32(-f32::from(range.zero_point))))
+}
+
+/// `x / scale`, near enough to round to the integer that the quotient rounds to: [`divide`](super::divide) without its first
+/// step, which `one_step_is_enough_to_round` shows to be one too many where only integers are asked for.
+#[target_feature(enable = "neon")]
+#[inline]
+fn quotients(x: float32x4_t, scale: f32, reciprocal: f32) -> float32x4_t {
+    let (scale, reciprocal) = (vdupq_n_f32(scale), vdupq_n_f32(reciprocal));
+    let estimate = vmulq_f32(x, reciprocal);
+    vfmaq_f32(estimate, vfmsq_f32(x, estimate, scale), reciprocal)
 }
