@@ -10,6 +10,7 @@ use crate::answers::{Answers, ask};
 use crate::batches::Examples;
 use crate::checkpoint::{Epoch, Trained};
 use crate::curves;
+use crate::data;
 use crate::encoder::Encoder;
 use crate::error::{Error, Result};
 use crate::exam::{Exam, Measure};
@@ -80,6 +81,7 @@ pub(crate) fn write(
     if !inputs.labels.is_empty() {
         files.push(("labels.txt", lines(&inputs.labels)));
     }
+    files.extend(inputs.held_out.iter().map(|examples| ("validation.tsv", data::tsv(examples))));
     for (name, bytes) in files {
         files::write(&output.join(name), &bytes)?;
     }

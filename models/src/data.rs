@@ -57,6 +57,13 @@ pub(crate) fn read(path: &Path) -> Result<Labelled> {
     }
 }
 
+/// `examples` as [`read`] takes them.
+pub(crate) fn tsv(examples: &Labelled) -> Vec<u8> {
+    let lines = examples.texts.iter().zip(&examples.labels);
+    let lines = lines.map(|(text, label)| format!("{text}\t{label}\n"));
+    std::iter::once("text\tlabel\n".to_owned()).chain(lines).collect::<String>().into_bytes()
+}
+
 /// Reads the scored pairs at `path`, as `dram eval` takes them.
 ///
 /// # Errors
@@ -273,6 +280,9 @@ mod tests {
         let examples = Labelled { texts: texts.map(str::to_owned).into(), labels };
         let [rest, held] = hold_out(examples, 1, &mut Random::new(1, "test", 0));
         assert_eq!(held.texts, ["a very good film ."]);
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), tsv(&held)).expect("it is written");
+        assert_eq!(read(file.path()).expect("as it was written"), held);
         assert_eq!(rest.texts, ["very bad", "bad"]);
         assert_eq!(rest.labels, ["n", "n"]);
     }

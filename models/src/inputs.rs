@@ -31,6 +31,8 @@ pub(crate) struct Inputs {
     pub(crate) of_teacher: Reading,
     /// Under the student's.
     pub(crate) of_student: Reading,
+    /// The examples that were held out to measure on; none where a file of their own has them.
+    pub(crate) held_out: Option<Texts>,
     pub(crate) facts: Facts,
 }
 
@@ -106,6 +108,12 @@ impl Inputs {
             of_student: read(&vocabulary.json, vocabulary.kept.len())?,
             first,
             texts: [gathered.train.texts, gathered.varied].concat(),
+            held_out: match (&recipe.data, gathered.exam) {
+                (Data::Labelled(Labelled { hold_out: Some(_), .. }), Questions::Labelled(exam)) => {
+                    Some(exam)
+                }
+                _ => None,
+            },
             facts: gathered.facts,
             labels,
             teacher,
