@@ -17,6 +17,8 @@ mod cum_sum;
 mod known_inputs;
 mod lstm;
 pub(crate) mod operators;
+#[cfg(test)]
+mod properties;
 
 /// Whether `node`, which tract does not know, is one that a pass here takes.
 pub(crate) fn takes(node: &Node) -> bool {
