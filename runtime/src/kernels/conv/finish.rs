@@ -103,8 +103,14 @@ impl Finish<'_> {
         };
         let columns = Columns { width: self.width, first, count };
         let residual = self.residual.from(row, self.width);
-        let factors = self.factors.map(|factors| &factors[first..][..count]);
-        let last = Last { pointwise, residual, factors, columns };
+        let last = Last { pointwise, residual, columns };
+        let last = match self.factors {
+            None => last,
+            Some(factors) => {
+                multiply(cpu, sums, last, &factors[first..][..count]);
+                Last { pointwise: Pointwise::NONE, residual: Residual::None, columns }
+            }
+        };
         match out {
             Target::F32(out) => store_f32(cpu, sums, last, &mut out[row * self.width..]),
             Target::U8(out, range) => {
@@ -140,7 +146,6 @@ impl Finish<'_> {
 struct Last<'a> {
     pointwise: Pointwise<'a>,
     residual: Residual<'a>,
-    factors: Option<&'a [f32]>,
     columns: Columns,
 }
 
@@ -184,10 +189,24 @@ fn store_u8(cpu: Cpu, sums: &mut [[f32; PANEL]], last: Last<'_>, range: RowScale
     ))
 }
 
-/// Residual, function and factors of a tile, in place.
+/// Residual, function and factors of a tile, in place. On its own, so that what has no factors is compiled as if there
+/// were none.
+fn multiply(cpu: Cpu, sums: &mut [[f32; PANEL]], last: Last<'_>, factors: &[f32]) {
+    #[inline(always)]
+    fn body(sums: &mut [[f32; PANEL]], last: Last<'_>, factors: &[f32]) {
+        finished(sums, last);
+        match factors.first_chunk::<PANEL>() {
+            Some(factors) => sums.iter_mut().for_each(|row| multiply_all(row, factors)),
+            None => sums.iter_mut().for_each(|row| multiply_all(row, factors)),
+        }
+    }
+    per_cpu!(cpu, body(sums: &mut [[f32; PANEL]], last: Last<'_>, factors: &[f32]))
+}
+
+/// Residual and function of a tile, in place.
 #[inline(always)]
 fn finished(sums: &mut [[f32; PANEL]], last: Last<'_>) {
-    let Last { pointwise, residual, factors, columns } = last;
+    let Last { pointwise, residual, columns } = last;
     if let Residual::Before(terms) = residual {
         add(sums, terms, columns);
     }
@@ -202,12 +221,6 @@ fn finished(sums: &mut [[f32; PANEL]], last: Last<'_>) {
     }
     if let Residual::After(terms) = residual {
         add(sums, terms, columns);
-    }
-    if let Some(factors) = factors {
-        match factors.first_chunk::<PANEL>() {
-            Some(factors) => sums.iter_mut().for_each(|row| multiply_all(row, factors)),
-            None => sums.iter_mut().for_each(|row| multiply_all(row, factors)),
-        }
     }
 }
 
