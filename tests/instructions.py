@@ -51,7 +51,7 @@ def main():
 def measure(dram, scratch):
     """The instructions of each path, by name."""
     model = scratch / "encoder.onnx"
-    subprocess.run([sys.executable, HERE / "encoder.py", model], check=True)
+    subprocess.run([sys.executable, ROOT / "models/encoder.py", model], check=True)
     counts = {}
     for precision in ("f32", "int8"):
         bundle = scratch / f"{precision}.dram"

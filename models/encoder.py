@@ -13,11 +13,24 @@ import numpy
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-HIDDEN, HEADS, INNER = 384, 12, 1536
 WORDS, POSITIONS = 1000, 512
 
 
 class Writer:
+    """MiniLM's encoder; another one names what it has otherwise. `weights(key, *shape)` gives a stored tensor."""
+
+    HIDDEN, HEADS, INNER, EPSILON = 384, 12, 1536, 1e-12
+    # What is added to the scores of each layer.
+    BIAS = "mask.bias"
+    # The stored tensors of a layer.
+    KEYS = {
+        "query": "attention.self.query",
+        "key": "attention.self.key",
+        "value": "attention.self.value",
+        "attended": "attention.output.dense",
+        "attention_norm": "attention.output.LayerNorm",
+    }
+
     def __init__(self, weights):
         self.weights, self.nodes, self.constants = weights, [], {}
 
@@ -29,10 +42,10 @@ class Writer:
         return output
 
     def norm(self, x, name, key):
-        self.constant(f"{name}.gamma", self.weights(f"{key}.weight", HIDDEN))
-        self.constant(f"{name}.beta", self.weights(f"{key}.bias", HIDDEN))
+        self.constant(f"{name}.gamma", self.weights(f"{key}.weight", self.HIDDEN))
+        self.constant(f"{name}.beta", self.weights(f"{key}.bias", self.HIDDEN))
         inputs = [x, f"{name}.gamma", f"{name}.beta"]
-        return self.node("LayerNormalization", inputs, f"{name}.output", axis=-1, epsilon=1e-12)
+        return self.node("LayerNormalization", inputs, f"{name}.output", axis=-1, epsilon=self.EPSILON)
 
     def linear(self, x, name, key, outputs, inputs):
         weight = self.weights(f"{key}.weight", outputs, inputs)
@@ -49,30 +62,29 @@ class Writer:
         return self.node("Mul", [f"{name}.half", f"{name}.gate"], f"{name}.output")
 
     def head(self, x, name, key, perm):
-        values = self.linear(x, name, key, HIDDEN, HIDDEN)
+        values = self.linear(x, name, key, self.HIDDEN, self.HIDDEN)
         split = self.node("Reshape", [values, "split_heads"], f"{name}.split")
         return self.node("Transpose", [split], f"{name}.heads", perm=perm)
 
     def layer(self, x, index):
         name, key = f"layers.{index}", f"encoder.layer.{index}"
-        own = f"{key}.attention.self"
-        query = self.head(x, f"{name}.query", f"{own}.query", [0, 2, 1, 3])
-        keys = self.head(x, f"{name}.key", f"{own}.key", [0, 2, 3, 1])
-        values = self.head(x, f"{name}.value", f"{own}.value", [0, 2, 1, 3])
+        stored = {part: f"{key}.{place}" for part, place in self.KEYS.items()}
+        query = self.head(x, f"{name}.query", stored["query"], [0, 2, 1, 3])
+        keys = self.head(x, f"{name}.key", stored["key"], [0, 2, 3, 1])
+        values = self.head(x, f"{name}.value", stored["value"], [0, 2, 1, 3])
         scores = self.node("MatMul", [query, keys], f"{name}.scores")
         scores = self.node("Mul", [scores, "attention_scale"], f"{name}.scores.scaled")
-        scores = self.node("Add", [scores, "mask.bias"], f"{name}.scores.masked")
+        scores = self.node("Add", [scores, self.BIAS], f"{name}.scores.masked")
         shares = self.node("Softmax", [scores], f"{name}.attention", axis=-1)
         mixed = self.node("MatMul", [shares, values], f"{name}.mixed")
         rows = self.node("Transpose", [mixed], f"{name}.mixed.rows", perm=[0, 2, 1, 3])
         merged = self.node("Reshape", [rows, "merge_heads"], f"{name}.mixed.merged")
-        output = f"{key}.attention.output"
-        attended = self.linear(merged, f"{name}.attended", f"{output}.dense", HIDDEN, HIDDEN)
+        attended = self.linear(merged, f"{name}.attended", stored["attended"], self.HIDDEN, self.HIDDEN)
         x = self.node("Add", [attended, x], f"{name}.attention.sum")
-        x = self.norm(x, f"{name}.attention_norm", f"{output}.LayerNorm")
-        wide = self.linear(x, f"{name}.expand", f"{key}.intermediate.dense", INNER, HIDDEN)
+        x = self.norm(x, f"{name}.attention_norm", stored["attention_norm"])
+        wide = self.linear(x, f"{name}.expand", f"{key}.intermediate.dense", self.INNER, self.HIDDEN)
         wide = self.gelu(wide, f"{name}.gelu")
-        narrow = self.linear(wide, f"{name}.contract", f"{key}.output.dense", HIDDEN, INNER)
+        narrow = self.linear(wide, f"{name}.contract", f"{key}.output.dense", self.HIDDEN, self.INNER)
         x = self.node("Add", [narrow, x], f"{name}.feed_forward.sum")
         return self.norm(x, f"{name}.feed_forward_norm", f"{key}.output.LayerNorm")
 
@@ -85,6 +97,7 @@ class Writer:
         self.node("Gather", ["words.weight", "input_ids"], "words", axis=0)
         self.node("Shape", ["input_ids"], "input_shape")
         self.node("Slice", ["input_shape", "axis_1", "axis_2", "axis_0"], "sequence_length")
+        self.bias()
         self.node("Slice", ["positions.weight", "axis_0", "sequence_length", "axis_0"], "positions")
         x = self.node("Add", ["words", "positions"], "embeddings")
         x = self.norm(x, "norm", "embeddings.LayerNorm")
@@ -98,38 +111,43 @@ class Writer:
         self.node("ReduceL2", ["embedding"], "embedding.norm", axes=[-1], keepdims=1)
         self.node("Div", ["embedding", "embedding.norm"], "sentence_embedding")
 
+    def bias(self):
+        """Writes what else is added to scores, and ends with `BIAS`."""
+
     def scalars(self):
         scalars = {
             "one": 1.0,
             "half": 0.5,
             "sqrt_half": 2**-0.5,
             "masked_score": -10000.0,
-            "attention_scale": (HIDDEN / HEADS) ** -0.5,
+            "attention_scale": (self.HIDDEN / self.HEADS) ** -0.5,
         }
         lists = {
             "axis_0": [0],
             "axis_1": [1],
             "axis_2": [2],
             "axes_1_2": [1, 2],
-            "split_heads": [0, 0, HEADS, HIDDEN // HEADS],
-            "merge_heads": [0, 0, HIDDEN],
+            "split_heads": [0, 0, self.HEADS, self.HIDDEN // self.HEADS],
+            "merge_heads": [0, 0, self.HIDDEN],
         }
         for name, value in scalars.items():
             self.constant(name, numpy.array(value, numpy.float32))
         for name, value in lists.items():
             self.constant(name, numpy.array(value, numpy.int64))
         table = "embeddings.word_embeddings.weight"
-        self.constant("words.weight", self.weights(table, WORDS, HIDDEN))
+        self.constant("words.weight", self.weights(table, WORDS, self.HIDDEN))
+        self.constant("positions.weight", self.positions())
+
+    def positions(self):
         # A single text has one segment.
-        positions = self.weights("embeddings.position_embeddings.weight", POSITIONS, HIDDEN)
-        segment = self.weights("embeddings.token_type_embeddings.weight", 2, HIDDEN)[0]
-        self.constant("positions.weight", positions + segment)
+        positions = self.weights("embeddings.position_embeddings.weight", POSITIONS, self.HIDDEN)
+        return positions + self.weights("embeddings.token_type_embeddings.weight", 2, self.HIDDEN)[0]
 
     def model(self):
         value = helper.make_tensor_value_info
         row = ["batch", "sequence"]
         inputs = [value(name, TensorProto.INT64, row) for name in ("input_ids", "attention_mask")]
-        outputs = [value("sentence_embedding", TensorProto.FLOAT, ["batch", HIDDEN])]
+        outputs = [value("sentence_embedding", TensorProto.FLOAT, ["batch", self.HIDDEN])]
         tensors = [numpy_helper.from_array(values, name) for name, values in self.constants.items()]
         graph = helper.make_graph(self.nodes, "encoder", inputs, outputs, tensors)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
