@@ -1,13 +1,12 @@
 //! Two forms of one model - the ONNX file, its bundle in f32, its bundle in int8 - value by value: where
 //! they part, and by how much.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::bundle::{Bundle, Parts};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueSpec};
-use crate::manifest::Task;
 use crate::prepare;
 use crate::quantize::Precision;
 use crate::samples::Samples;
@@ -140,18 +139,12 @@ impl Model {
         planned: &Model,
     ) -> Result<Session> {
         let outputs = values.iter().map(|name| ValueSpec::new(name, DType::F32, &[])).collect();
+        let graph = Graph { outputs, ..self.graph.clone() };
         let bundle = Bundle::from_parts(&Parts {
-            graph: &Graph { outputs, ..self.graph.clone() },
-            task: Task::Raw,
-            precision: self.precision,
             sequences: &planned.sequences,
             shapes: &planned.shapes,
-            heap: None,
-            exits: None,
-            labels: &[],
             tokenizer: tokenizer.map(Vec::as_slice),
-            metrics: BTreeMap::new(),
-            golden: &[],
+            ..Parts::of(&graph, self.precision)
         })?;
         Session::from_bundle(bundle, &Options::default())
     }

@@ -10,7 +10,6 @@ use crate::bundle::{Bundle, Parts};
 use crate::engine::{self, Mixture};
 use crate::error::{Error, Result};
 use crate::graph::{Dim, Graph, ValueSpec};
-use crate::manifest::Task;
 use crate::operators::Machine;
 use crate::optimize::{self, PassReport};
 use crate::program::Program;
@@ -176,19 +175,7 @@ pub(crate) fn bundle_of(graph: &Graph, precision: Precision) -> Result<Bundle> {
 }
 
 fn parts<'a>(graph: &'a Graph, precision: Precision, sequences: &'a [usize]) -> Parts<'a> {
-    Parts {
-        graph,
-        task: Task::Raw,
-        precision,
-        sequences,
-        shapes: &[],
-        heap: None,
-        exits: None,
-        labels: &[],
-        tokenizer: None,
-        metrics: BTreeMap::new(),
-        golden: &[],
-    }
+    Parts { sequences, ..Parts::of(graph, precision) }
 }
 
 #[cfg(test)]

@@ -87,6 +87,15 @@ impl Fact {
     }
 }
 
+/// Types and shapes of `inputs`, and the values of those at the positions of `controls`.
+pub(crate) fn known(inputs: &[Tensor], controls: &[usize]) -> Vec<Fact> {
+    let fact = |(input, tensor): (usize, &Tensor)| Fact {
+        value: controls.contains(&input).then(|| tensor.clone()),
+        ..Fact::of(tensor)
+    };
+    inputs.iter().enumerate().map(fact).collect()
+}
+
 /// Types and shapes of all inputs of `graph`, and the values that are given, where `shapes` gives some of them: a
 /// symbol that they leave open is 1 where it is the outermost axis.
 ///
@@ -139,7 +148,7 @@ fn extents(graph: &Graph, shapes: &Shapes) -> Result<BTreeMap<String, usize>> {
             return Err(refuse(format!("one of the inputs {}", names.join(", "))));
         };
         let shape = match planned {
-            Planned::Shape(shape) => shape.clone(),
+            Planned::Shape(shape) => Some(shape.clone()),
             Planned::Values { values } => filled(input, values.len()),
         };
         let fits = |(dim, &extent): (&Dim, &usize)| {
@@ -151,9 +160,10 @@ fn extents(graph: &Graph, shapes: &Shapes) -> Result<BTreeMap<String, usize>> {
                     }
                 }
         };
-        let fill = matches!(planned, Planned::Shape(_))
-            || matches!(planned, Planned::Values { values } if count(&shape) == Some(values.len()));
-        if input.shape.len() != shape.len() || !fill || !input.shape.iter().zip(&shape).all(fits) {
+        let fits = shape.is_some_and(|shape| {
+            input.shape.len() == shape.len() && input.shape.iter().zip(&shape).all(fits)
+        });
+        if !fits {
             return Err(refuse(input.to_string()));
         }
     }
@@ -161,15 +171,15 @@ fn extents(graph: &Graph, shapes: &Shapes) -> Result<BTreeMap<String, usize>> {
 }
 
 /// The shape of `input` where its last open extent holds `count` values with the others, which are 1 where they
-/// are open.
-fn filled(input: &ValueSpec, count: usize) -> Vec<usize> {
+/// are open; `None` where so many do not fill it.
+fn filled(input: &ValueSpec, count: usize) -> Option<Vec<usize>> {
     let least = |dim: &Dim| if let Dim::Fixed(extent) = dim { *extent } else { 1 };
     let mut shape: Vec<usize> = input.shape.iter().map(least).collect();
     let open = input.shape.iter().rposition(|dim| matches!(dim, Dim::Symbol(_)));
     if let (Some(open), Some(others)) = (open, self::count(&shape)) {
         shape[open] = count / others.max(1);
     }
-    shape
+    (self::count(&shape) == Some(count)).then_some(shape)
 }
 
 /// Elements of a tensor of that shape; `None` where no machine counts so far.

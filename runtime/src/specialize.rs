@@ -12,7 +12,7 @@ use crate::engine::{Compiled, Memory, Mixture};
 use crate::error::Result;
 use crate::operators::Work;
 use crate::rewrite;
-use crate::shapes::Fact;
+use crate::shapes::{self, Fact};
 use crate::tensor::Tensor;
 
 /// Most compiled shapes that are kept beside the planned ones.
@@ -55,7 +55,9 @@ impl Specializations {
     pub(crate) fn new(mixture: &Mixture, planned: &[Vec<Fact>]) -> Result<Specializations> {
         let controls = rewrite::controls(mixture.graph());
         let mut slots: Vec<Slot> = Vec::new();
-        for facts in planned.iter().filter(|it| rewrite::decided(mixture.graph(), it).is_ok()) {
+        let is_decided =
+            |facts: &&Vec<Fact>| controls.iter().all(|&input| facts[input].value.is_some());
+        for facts in planned.iter().filter(is_decided) {
             let others: Vec<_> = slots.iter().filter_map(Slot::form).collect();
             let deciding = facts.iter().enumerate().map(|(input, fact)| match &fact.value {
                 Some(_) if !controls.contains(&input) => Fact::new(fact.dtype, &fact.shape),
@@ -93,11 +95,8 @@ impl Specializations {
         let compile = |others: Vec<Arc<Specialized>>| {
             let taken = totals(&others);
             admit(taken.constants + taken.live + taken.scratch)?;
-            let facts = inputs.iter().enumerate().map(|(input, tensor)| Fact {
-                value: self.controls.contains(&input).then(|| tensor.clone()),
-                ..Fact::of(tensor)
-            });
-            Specialized::new(&mixture()?, facts.collect(), &others).map(Arc::new)
+            let facts = shapes::known(inputs, &self.controls);
+            Specialized::new(&mixture()?, facts, &others).map(Arc::new)
         };
         // Whoever compiles holds this.
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);

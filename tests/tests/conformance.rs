@@ -102,19 +102,18 @@ pub(crate) fn planned(model: &Value) -> Vec<String> {
     if specs.values().all(tokens) {
         return Vec::new();
     }
-    let joined = |numbers: Vec<String>, separator: &str| numbers.join(separator);
     let flag = |(place, (name, spec)): (usize, (&String, &Value))| {
         // A setting, such as a rate or a speed, and symbols beside numbers decide how a model computes.
         let decides = spec["dtype"] == "i64" || shape(spec).iter().product::<usize>() == 1;
         match decides {
             true => {
                 let values = doubles(&filled(spec, place, 0, &[]));
-                let values = values.iter().map(f64::to_string).collect();
-                format!("--value={name}={}", joined(values, ","))
+                let values: Vec<String> = values.iter().map(f64::to_string).collect();
+                format!("--value={name}={}", values.join(","))
             }
             false => {
-                let extents = shape(spec).iter().map(usize::to_string).collect();
-                format!("--shape={name}={}", joined(extents, "x"))
+                let extents: Vec<String> = shape(spec).iter().map(usize::to_string).collect();
+                format!("--shape={name}={}", extents.join("x"))
             }
         }
     };

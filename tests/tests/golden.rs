@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dram_runtime::bundle::{self, Bundle, Parts};
-use dram_runtime::{Graph, Options, Precision, Session, Task, Tensor};
+use dram_runtime::{Graph, Options, Precision, Session, Tensor};
 use serde_json::Value;
 
 use crate::dram::{golden, tiny_bundle};
@@ -65,19 +65,8 @@ fn our_kernels_agree_with_onnxruntime() {
 fn a_mixture_with_tract_agrees_with_onnxruntime() {
     let graph = Graph::read_onnx(&golden("tiny.onnx")).expect("it reads");
     // Stored as it came, without a fused operator, a graph runs on tract but for its normalizations.
-    let image = bundle::image(&Parts {
-        graph: &graph,
-        task: Task::Raw,
-        precision: Precision::F32,
-        sequences: &[32],
-        shapes: &[],
-        heap: None,
-        exits: None,
-        labels: &[],
-        tokenizer: None,
-        metrics: BTreeMap::new(),
-        golden: &[],
-    });
+    let parts = Parts::of(&graph, Precision::F32);
+    let image = bundle::image(&Parts { sequences: &[32], ..parts });
     let bundle = Bundle::from_image(&image).expect("a sound bundle");
     let session = Session::from_bundle(bundle, &Options::default()).expect("it opens");
     assert_eq!(session.executor(), "mixture");

@@ -3,7 +3,6 @@
 //! What has to be counted to the byte runs in a process of its own: this binary again, which runs one test
 //! that is ignored otherwise.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -12,7 +11,7 @@ use dram_runtime::allocator::CountingAllocator;
 use dram_runtime::bundle::{Bundle, Parts, image};
 use dram_runtime::graph::{Attribute, Dim, Node, ValueSpec};
 use dram_runtime::prepare::prepare;
-use dram_runtime::{DType, Graph, Options, Planned, Precision, Session, Task, Tensor};
+use dram_runtime::{DType, Graph, Options, Planned, Precision, Session, Tensor};
 use serde_json::Value;
 use tempfile::tempdir;
 
@@ -130,19 +129,8 @@ fn mixture() -> Session {
         ..Graph::default()
     };
     let prepared = prepare(&graph, Precision::F32).expect("it runs");
-    let image = image(&Parts {
-        graph: &prepared.graph,
-        task: Task::Raw,
-        precision: Precision::F32,
-        sequences: &[8, 16, 32],
-        shapes: &[],
-        heap: None,
-        exits: None,
-        labels: &[],
-        tokenizer: None,
-        metrics: BTreeMap::new(),
-        golden: &[],
-    });
+    let parts = Parts::of(&prepared.graph, Precision::F32);
+    let image = image(&Parts { sequences: &[8, 16, 32], ..parts });
     let bundle = Bundle::from_image(&image).expect("a sound bundle");
     Session::from_bundle(bundle, &Options::default()).expect("it opens")
 }
@@ -174,19 +162,7 @@ fn another_value_takes_the_place_of_the_planned_one() {
     };
     let prepared = prepare(&graph, Precision::F32).expect("it runs");
     let bundle = || {
-        let image = image(&Parts {
-            graph: &prepared.graph,
-            task: Task::Raw,
-            precision: Precision::F32,
-            sequences: &[],
-            shapes: &[],
-            heap: None,
-            exits: None,
-            labels: &[],
-            tokenizer: None,
-            metrics: BTreeMap::new(),
-            golden: &[],
-        });
+        let image = image(&Parts::of(&prepared.graph, Precision::F32));
         Bundle::from_image(&image).expect("a sound bundle")
     };
     let x = ("x".to_owned(), Planned::Shape(vec![1, 3]));

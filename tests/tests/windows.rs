@@ -27,17 +27,9 @@ fn means(folder: &Path) -> PathBuf {
     };
     let path = folder.join("means.dram");
     let parts = bundle::Parts {
-        graph: &graph,
         task: Task::Classify,
-        precision: Precision::F32,
-        sequences: &[],
-        shapes: &[],
-        heap: None,
-        exits: None,
         labels: &["left".to_owned(), "right".to_owned()],
-        tokenizer: None,
-        metrics: [].into(),
-        golden: &[],
+        ..bundle::Parts::of(&graph, Precision::F32)
     };
     bundle::write(&path, &parts).expect("a bundle");
     path

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::graph::{Dim, Node, ValueSpec};
-use crate::manifest::Task;
 use crate::precision::Precision;
 use crate::session::{Options, Session};
 use crate::trust::{PrivateKey, keygen};
@@ -34,19 +33,7 @@ pub(crate) fn small(seed: u16, golden: &[Example]) -> Vec<u8> {
             ("room".to_owned(), "x".repeat(64)),
         ]),
     };
-    image(&Parts {
-        graph: &graph,
-        task: Task::Raw,
-        precision: Precision::F32,
-        sequences: &[],
-        shapes: &[],
-        heap: None,
-        exits: None,
-        labels: &[],
-        tokenizer: None,
-        metrics: BTreeMap::new(),
-        golden,
-    })
+    image(&Parts { golden, ..Parts::of(&graph, Precision::F32) })
 }
 
 /// The same with one golden example: x = (1, 0, 2, 0) takes the first row and twice the third.

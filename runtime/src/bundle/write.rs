@@ -43,6 +43,25 @@ pub struct Parts<'a> {
     pub golden: &'a [Example],
 }
 
+impl<'a> Parts<'a> {
+    /// `graph` in `precision`, tensors to tensors, with nothing beside it.
+    pub fn of(graph: &'a Graph, precision: Precision) -> Parts<'a> {
+        Parts {
+            graph,
+            task: Task::Raw,
+            precision,
+            sequences: &[],
+            shapes: &[],
+            heap: None,
+            exits: None,
+            labels: &[],
+            tokenizer: None,
+            metrics: BTreeMap::new(),
+            golden: &[],
+        }
+    }
+}
+
 /// Writes the bundle to `path`, whole or not at all.
 ///
 /// # Errors

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::graph::{DRAM_DOMAIN, Graph, Node};
 use crate::operators::{Machine, Operator, Work};
 use crate::rewrite::{self, operators};
-use crate::shapes::Fact;
+use crate::shapes::{self, Fact};
 use crate::tensor::{self, DType};
 use operator::Kernel;
 
@@ -236,10 +236,7 @@ fn tract_work(node: &TypedNode, facts: &[&TypedFact]) -> Work {
 /// # Errors
 /// [`Error::Engine`] with tract's report; those of [`rewrite::specialize`].
 pub(crate) fn reference(graph: &Graph, inputs: &[tensor::Tensor]) -> Result<Vec<tensor::Tensor>> {
-    let mut facts: Vec<Fact> = inputs.iter().map(Fact::of).collect();
-    for input in rewrite::controls(graph) {
-        facts[input].value = Some(inputs[input].clone());
-    }
+    let facts = shapes::known(inputs, &rewrite::controls(graph));
     evaluate(&*rewrite::specialize(graph, &facts, &shape_constant)?, inputs)
 }
 

@@ -124,6 +124,7 @@ mod tests {
     use crate::engine;
     use crate::graph::Dim;
     use crate::rewrite::known_inputs;
+    use crate::shapes;
     use crate::tensor::Tensor;
 
     fn branch(nodes: Vec<Node>, output: &str) -> Attribute {
@@ -158,8 +159,7 @@ mod tests {
     /// Runs it on one row for `rate`, as a session would.
     fn answer(graph: &Graph, rate: i64) -> Vec<f32> {
         let inputs = [Tensor::from_f32(&[1, 2], &[1.0, 2.0]), Tensor::from_i64(&[], &[rate])];
-        let mut facts: Vec<Fact> = inputs.iter().map(Fact::of).collect();
-        controls(graph).into_iter().for_each(|it| facts[it].value = Some(inputs[it].clone()));
+        let facts = shapes::known(&inputs, &controls(graph));
         let mut graph = known_inputs::fix(graph, &facts).into_owned();
         assert!(run(&mut graph, &facts, &engine::shape_constant) > 0);
         graph.validate().expect("a pass leaves a sound graph");

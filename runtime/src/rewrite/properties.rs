@@ -6,7 +6,7 @@ use crate::engine;
 use crate::graph::{Attribute, Dim, Graph, Node, ValueSpec};
 use crate::random::Random;
 use crate::rewrite;
-use crate::shapes::Fact;
+use crate::shapes;
 use crate::tensor::{DType, Tensor};
 
 const CASES: usize = 60;
@@ -32,10 +32,7 @@ fn fixed(shape: &[usize]) -> Vec<Dim> {
 
 /// What the specialized `graph` gives for `inputs`; something must have been rewritten.
 fn outputs(graph: &Graph, inputs: &[Tensor]) -> Vec<Tensor> {
-    let mut facts: Vec<Fact> = inputs.iter().map(Fact::of).collect();
-    for input in rewrite::controls(graph) {
-        facts[input].value = Some(inputs[input].clone());
-    }
+    let facts = shapes::known(inputs, &rewrite::controls(graph));
     let rewritten =
         rewrite::specialize(graph, &facts, &engine::shape_constant).expect("it is known");
     assert_ne!(*rewritten, *graph, "nothing was rewritten");

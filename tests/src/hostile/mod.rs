@@ -14,7 +14,7 @@ use dram_runtime::bundle::{self, Bundle, Parts};
 use dram_runtime::prepare::{import, prepare, sequences};
 use dram_runtime::protocol::{Line, Lines, answer, expired};
 use dram_runtime::text::Text;
-use dram_runtime::{Budget, Graph, Options, Precision, Session, Task, inspect, npy};
+use dram_runtime::{Budget, Graph, Options, Precision, Session, inspect, npy};
 
 pub use mutations::mutations;
 
@@ -49,17 +49,8 @@ pub fn onnx(bytes: &[u8]) {
     }
     let Ok(prepared) = prepare(&graph, Precision::F32) else { return };
     let image = bundle::image(&Parts {
-        graph: &prepared.graph,
-        task: Task::Raw,
-        precision: Precision::F32,
         sequences: &sequences(&graph, Some(&[8])),
-        labels: &[],
-        tokenizer: None,
-        metrics: Default::default(),
-        shapes: &[],
-        heap: None,
-        exits: None,
-        golden: &[],
+        ..Parts::of(&prepared.graph, Precision::F32)
     });
     open(&image);
 }

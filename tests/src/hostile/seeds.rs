@@ -86,17 +86,12 @@ pub(super) fn bundle() -> Vec<Vec<u8>> {
     let packed = |graph: &Graph, precision, task, sequences: &[usize]| {
         let prepared = prepare(graph, precision).expect("it runs");
         bundle::image(&Parts {
-            graph: &prepared.graph,
             task,
-            precision,
             sequences,
             labels: if task == Task::Classify { &labels } else { &[] },
             tokenizer: (task == Task::Classify).then_some(&tokenizer),
             metrics: [("f32_score".to_owned(), 0.5)].into(),
-            shapes: &[],
-            heap: None,
-            exits: None,
-            golden: &[],
+            ..Parts::of(&prepared.graph, precision)
         })
     };
     let images = vec![
