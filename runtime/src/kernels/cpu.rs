@@ -114,25 +114,42 @@ impl Level {
     }
 }
 
-/// Calls `$body`, an `#[inline(always)]` function of plain Rust, compiled for the class of `$cpu`.
+/// Lanes of f32 that fill a vector or two where nothing is known of the processor.
+#[cfg(target_arch = "aarch64")]
+pub(super) const BASE_LANES: usize = 8;
+#[cfg(not(target_arch = "aarch64"))]
+pub(super) const BASE_LANES: usize = 4;
+
+/// Calls `$body`, an `#[inline(always)]` function of plain Rust, compiled for the class of `$cpu`; as `$body::<LANES>`
+/// with the number of f32 that a vector of that class holds.
 ///
 /// Rust neither reassociates floating-point operations nor contracts them, so each compilation gives the
 /// same bits and only the width of the vectors differs.
 macro_rules! per_cpu {
-    ($cpu:expr, $body:ident($($name:ident: $type:ty),* $(,)?)) => {{
+    ($cpu:expr, $body:ident($($name:ident: $type:ty),* $(,)?)) => {
+        $crate::kernels::cpu::per_cpu!($cpu, [$body, $body, $body], ($($name: $type),*))
+    };
+    ($cpu:expr, $body:ident::<LANES>($($name:ident: $type:ty),* $(,)?)) => {
+        $crate::kernels::cpu::per_cpu!(
+            $cpu,
+            [$body::<{ $crate::kernels::cpu::BASE_LANES }>, $body::<8>, $body::<16>],
+            ($($name: $type),*)
+        )
+    };
+    ($cpu:expr, [$base:expr, $eight:expr, $sixteen:expr], ($($name:ident: $type:ty),*)) => {{
         #[cfg(target_arch = "x86_64")]
         {
             #[target_feature(enable = "avx2,fma")]
             fn avx2($($name: $type),*) {
-                $body($($name),*)
+                $eight($($name),*)
             }
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
             fn avx512($($name: $type),*) {
-                $body($($name),*)
+                $sixteen($($name),*)
             }
             use $crate::kernels::cpu::Level;
             match $cpu.level() {
-                Level::Scalar => $body($($name),*),
+                Level::Scalar => $base($($name),*),
                 // SAFETY: a `Cpu` of these levels exists only where detection found AVX2 and FMA.
                 #[allow(unsafe_code)]
                 Level::Avx2 | Level::Avx2Vnni => unsafe { avx2($($name),*) },
@@ -145,7 +162,7 @@ macro_rules! per_cpu {
         #[cfg(not(target_arch = "x86_64"))]
         {
             let _ = $cpu;
-            $body($($name),*)
+            $base($($name),*)
         }
     }};
 }

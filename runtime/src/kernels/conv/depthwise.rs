@@ -5,11 +5,9 @@ use std::ops::Range;
 use super::super::cpu::{Cpu, per_cpu};
 use super::super::pack::PANEL;
 use super::super::quantize::RowScale;
-use super::super::window::{Slide, Taps};
+use super::super::window::Slide;
+use super::sums::{PLACES, Sides, Spot, Terms, each, of_channels, sums};
 use super::{Finish, Target};
-
-/// Neighbouring places that are summed together.
-const PLACES: usize = 4;
 
 /// The weights of a depthwise convolution in f32.
 #[derive(Clone, Copy, Debug)]
@@ -49,21 +47,10 @@ pub fn depthwise_f32(
     finish: Finish<'_>,
     out: Target<'_>,
 ) {
-    #[inline(always)]
-    fn body(x: &[f32], spot: Spot<'_>, kernel: DepthwiseF32<'_>, out: &mut [f32], stride: usize) {
-        let start = |channel| kernel.bias[channel];
-        let add = |sum: f32, x: f32, weight: f32| x.mul_add(weight, sum);
-        sums(x, kernel.weights, spot, start, add, |_, sum| sum, (out, stride));
-    }
     let channels = check(x, kernel.weights, kernel.bias, slide);
+    let sides = Sides { x, weights: kernel.weights };
     for_each_spot(cpu, slide, channels, places, finish, out, |spot, out, stride| {
-        per_cpu!(cpu, body(
-            x: &[f32],
-            spot: Spot<'_>,
-            kernel: DepthwiseF32<'_>,
-            out: &mut [f32],
-            stride: usize,
-        ));
+        sums_of_floats(cpu, sides, spot, Floats { bias: kernel.bias }, out, stride);
     });
 }
 
@@ -83,29 +70,16 @@ pub fn depthwise_i8(
     finish: Finish<'_>,
     out: Target<'_>,
 ) {
-    #[inline(always)]
-    fn body(x: &[u8], spot: Spot<'_>, kernel: DepthwiseI8<'_>, out: &mut [f32], stride: usize) {
-        let range = kernel.range;
-        let zero_point = i16::from(range.zero_point);
-        // At most 255 * 127 = 32,385: a product fits 16 bits.
-        let add = |sum: i32, x: u8, weight: i8| {
-            sum.wrapping_add(i32::from((i16::from(x) - zero_point).wrapping_mul(i16::from(weight))))
-        };
-        let float = |channel: usize, sum: i32| {
-            (sum as f32).mul_add(range.scale * kernel.scales[channel], kernel.bias[channel])
-        };
-        sums(x, kernel.weights, spot, |_| 0, add, float, (out, stride));
-    }
     let channels = check(x, kernel.weights, kernel.bias, slide);
-    assert_eq!(kernel.scales.len(), channels, "a scale a channel");
+    let DepthwiseI8 { weights, range, scales, bias } = kernel;
+    assert_eq!(scales.len(), channels, "a scale a channel");
+    let sides = Sides { x, weights };
+    let ends = Ends { range, scales, bias };
     for_each_spot(cpu, slide, channels, places, finish, out, |spot, out, stride| {
-        per_cpu!(cpu, body(
-            x: &[u8],
-            spot: Spot<'_>,
-            kernel: DepthwiseI8<'_>,
-            out: &mut [f32],
-            stride: usize,
-        ));
+        match ARE_EXACT_IN_FLOATS && slide.window().taps() <= MOST_TAPS_IN_FLOATS {
+            true => sums_in_floats(cpu, sides, spot, InFloats(ends), out, stride),
+            false => sums_of_integers(cpu, sides, spot, Integers(ends), out, stride),
+        }
     });
 }
 
@@ -115,18 +89,6 @@ fn check<X, W>(x: &[X], weights: &[W], bias: &[f32], slide: &Slide) -> usize {
     assert_eq!(x.len(), slide.cells() * channels, "the image is [rows, columns, channels]");
     assert_eq!(weights.len(), slide.window().taps() * channels, "weights are [taps, channels]");
     channels
-}
-
-/// One place or several neighbouring ones that have the same taps on the grid, and some channels.
-#[derive(Clone, Copy)]
-struct Spot<'a> {
-    slide: &'a Slide,
-    down: &'a Taps,
-    across: &'a Taps,
-    places: usize,
-    channels: usize,
-    first: usize,
-    count: usize,
 }
 
 /// Calls `sums(spot, out, stride)` for all of `places` and all channels: it is to write the sums of the spot's
@@ -144,115 +106,233 @@ fn for_each_spot(
     let (columns, inside) = (slide.places()[1], slide.inside(1));
     let mut place = places.start;
     while place < places.end {
-        let (row, column) = (place / columns, place % columns);
-        let (down, across) = (&slide.taps(0, row), &slide.taps(1, column));
-        let end = columns.min(column + places.end - place);
-        // Several are summed together where none of them reaches over the edge.
-        let several = column + PLACES <= end
-            && inside.contains(&column)
-            && inside.contains(&(column + PLACES - 1));
-        let count = if several { PLACES } else { 1 };
-        let row = place - places.start;
-        let spot = Spot { slide, down, across, places: count, channels, first: 0, count: channels };
-        if let Target::F32(out) = &mut out {
-            let rows = &mut out[row * channels..(row + count) * channels];
-            sums(spot, rows, channels);
-            finish.rows(cpu, row, rows);
-        } else {
-            for first in (0..channels).step_by(PANEL) {
-                let mut tile = [[0.0; PANEL]; PLACES];
-                let tile = &mut tile[..count];
-                let spot = Spot { first, count: PANEL.min(channels - first), ..spot };
-                sums(spot, tile.as_flattened_mut(), PANEL);
-                finish.store(cpu, tile, (first / PANEL, spot.count), row, &mut out);
-            }
+        // The part of a row that is asked for.
+        let (line, first) = (place / columns, place % columns);
+        let end = columns.min(first + places.end - place);
+        let down = &slide.taps(0, line);
+        let mut next = first;
+        while next < end {
+            // The last places are summed together with some before them, which come out the same again.
+            let column = next.min(end.saturating_sub(PLACES).max(first));
+            let count = PLACES.min(end - column);
+            let whole = count == PLACES && inside.start <= column && column + count <= inside.end;
+            let spot = Spot {
+                slide,
+                down,
+                whole,
+                column,
+                places: count,
+                channels,
+                first: 0,
+                count: channels,
+            };
+            let row = place + column - first - places.start;
+            spot_rows(cpu, spot, row, finish, &mut out, &sums);
+            next = column + count;
         }
-        place += count;
+        place += end - first;
     }
 }
 
-/// The sums of a spot: each starts from `start(channel)`, takes `add(sum, x, weight)` for each tap, and becomes
-/// `float(channel, sum)`, in rows of `out.0` that lie `out.1` apart.
+/// The rows of `out` from `row` on that are the places of `spot`.
 #[inline(always)]
-fn sums<X: Copy, W: Copy, S: Copy>(
-    x: &[X],
-    weights: &[W],
+fn spot_rows(
+    cpu: Cpu,
     spot: Spot<'_>,
-    start: impl Fn(usize) -> S + Copy,
-    add: impl Fn(S, X, W) -> S + Copy,
-    float: impl Fn(usize, S) -> f32 + Copy,
-    out: (&mut [f32], usize),
+    row: usize,
+    finish: Finish<'_>,
+    out: &mut Target<'_>,
+    sums: impl Fn(Spot<'_>, &mut [f32], usize),
 ) {
-    let (out, stride) = out;
-    let mut at = 0;
-    while at < spot.count {
-        let out = (&mut out[at..], stride);
-        at += match (spot.places, spot.count - at) {
-            (PLACES, 32..) => lanes::<4, 32, _, _, _>(x, weights, spot, at, start, add, float, out),
-            (PLACES, 16..) => lanes::<4, 16, _, _, _>(x, weights, spot, at, start, add, float, out),
-            (PLACES, 8..) => lanes::<4, 8, _, _, _>(x, weights, spot, at, start, add, float, out),
-            (PLACES, _) => lanes::<4, 1, _, _, _>(x, weights, spot, at, start, add, float, out),
-            (_, 32..) => lanes::<1, 32, _, _, _>(x, weights, spot, at, start, add, float, out),
-            (_, 8..) => lanes::<1, 8, _, _, _>(x, weights, spot, at, start, add, float, out),
-            _ => lanes::<1, 1, _, _, _>(x, weights, spot, at, start, add, float, out),
-        };
+    let (channels, count) = (spot.channels, spot.places);
+    if let Target::F32(out) = out {
+        let rows = &mut out[row * channels..(row + count) * channels];
+        sums(spot, rows, channels);
+        finish.rows(cpu, row, rows);
+        return;
+    }
+    for first in (0..channels).step_by(PANEL) {
+        let mut tile = [[0.0; PANEL]; PLACES];
+        let tile = &mut tile[..count];
+        let spot = Spot { first, count: PANEL.min(channels - first), ..spot };
+        sums(spot, tile.as_flattened_mut(), PANEL);
+        finish.store(cpu, tile, (first / PANEL, spot.count), row, out);
     }
 }
 
-/// The sums of L channels, from the one `at` of the spot on, at P places; returns L.
-#[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "one loop for two kinds of numbers")]
-fn lanes<const P: usize, const L: usize, X: Copy, W: Copy, S: Copy>(
-    x: &[X],
-    weights: &[W],
-    spot: Spot<'_>,
-    at: usize,
-    start: impl Fn(usize) -> S + Copy,
-    add: impl Fn(S, X, W) -> S + Copy,
-    float: impl Fn(usize, S) -> f32 + Copy,
-    (out, stride): (&mut [f32], usize),
-) -> usize {
-    let (window, channels, first) = (spot.slide.window(), spot.channels, spot.first + at);
-    let (width, step) = (spot.slide.grid()[1], window.strides[1] * channels);
-    let mut first_sums = [start(first); L];
-    for (lane, sum) in first_sums.iter_mut().enumerate() {
-        *sum = start(first + lane);
-    }
-    // Each in a variable of its own, so that the compiler keeps them in registers.
-    let (mut a, mut b, mut c, mut d) = (first_sums, first_sums, first_sums, first_sums);
-    for (index, down) in spot.down.taps.clone().enumerate() {
-        let line = (spot.down.cell + index * window.dilations[0]) * width;
-        for (index, across) in spot.across.taps.clone().enumerate() {
-            let tap = (down * window.kernel[1] + across) * channels + first;
-            let weights: &[W; L] = weights[tap..].first_chunk().expect("a weight a channel");
-            let cell = line + spot.across.cell + index * window.dilations[1];
-            let cells = &x[cell * channels + first..];
-            add_taps(&mut a, cells, weights, add);
-            if P == PLACES {
-                add_taps(&mut b, &cells[step..], weights, add);
-                add_taps(&mut c, &cells[2 * step..], weights, add);
-                add_taps(&mut d, &cells[3 * step..], weights, add);
+/// A function that sums a spot in such terms, compiled for each class of processors.
+macro_rules! spot_sums {
+    ($name:ident, $terms:ident, $x:ty, $weight:ty) => {
+        fn $name(
+            cpu: Cpu,
+            sides: Sides<'_, $x, $weight>,
+            spot: Spot<'_>,
+            terms: $terms<'_>,
+            out: &mut [f32],
+            stride: usize,
+        ) {
+            #[inline(always)]
+            fn body<const LANES: usize>(
+                sides: Sides<'_, $x, $weight>,
+                spot: Spot<'_>,
+                terms: $terms<'_>,
+                out: &mut [f32],
+                stride: usize,
+            ) {
+                sums::<LANES, _>(sides, spot, terms, out, stride);
             }
+            per_cpu!(cpu, body::<LANES>(
+                sides: Sides<'_, $x, $weight>,
+                spot: Spot<'_>,
+                terms: $terms<'_>,
+                out: &mut [f32],
+                stride: usize,
+            ));
         }
+    };
+}
+
+spot_sums!(sums_of_floats, Floats, f32, f32);
+spot_sums!(sums_of_integers, Integers, u8, i8);
+spot_sums!(sums_in_floats, InFloats, u8, i8);
+
+/// f32, summed from the bias on.
+#[derive(Clone, Copy)]
+struct Floats<'a> {
+    bias: &'a [f32],
+}
+
+impl Terms for Floats<'_> {
+    type X = f32;
+    type Cell = f32;
+    type Weight = f32;
+    type Tap = f32;
+    type Sum = f32;
+
+    #[inline(always)]
+    fn start<const L: usize>(self, first: usize) -> [f32; L] {
+        *of_channels(self.bias, first)
     }
-    for (place, sums) in [a, b, c, d].iter().take(P).enumerate() {
-        let out: &mut [f32; L] = out[place * stride..].first_chunk_mut().expect("a row a place");
+
+    #[inline(always)]
+    fn cell(self, x: f32) -> f32 {
+        x
+    }
+
+    #[inline(always)]
+    fn tap(self, weight: f32) -> f32 {
+        weight
+    }
+
+    #[inline(always)]
+    fn add(self, sum: f32, cell: f32, tap: f32) -> f32 {
+        cell.mul_add(tap, sum)
+    }
+
+    #[inline(always)]
+    fn end<const L: usize>(self, _first: usize, sums: &[f32; L]) -> [f32; L] {
+        *sums
+    }
+}
+
+/// What exact sums of products become.
+#[derive(Clone, Copy)]
+struct Ends<'a> {
+    range: RowScale,
+    scales: &'a [f32],
+    bias: &'a [f32],
+}
+
+impl Ends<'_> {
+    #[inline(always)]
+    fn of<const L: usize>(self, first: usize, sums: &[f32; L]) -> [f32; L] {
+        let (scales, bias) =
+            (of_channels::<L>(self.scales, first), of_channels::<L>(self.bias, first));
+        let mut floats = *sums;
         for lane in 0..L {
-            out[lane] = float(first + lane, sums[lane]);
+            floats[lane] = sums[lane].mul_add(self.range.scale * scales[lane], bias[lane]);
         }
+        floats
     }
-    L
 }
 
-#[inline(always)]
-fn add_taps<const L: usize, X: Copy, W: Copy, S: Copy>(
-    sums: &mut [S; L],
-    cells: &[X],
-    weights: &[W; L],
-    add: impl Fn(S, X, W) -> S,
-) {
-    let cells: &[X; L] = cells.first_chunk().expect("the cell is on the grid");
-    for lane in 0..L {
-        sums[lane] = add(sums[lane], cells[lane], weights[lane]);
+/// Rounded numbers, summed in 32 bits.
+#[derive(Clone, Copy)]
+struct Integers<'a>(Ends<'a>);
+
+impl Terms for Integers<'_> {
+    type X = u8;
+    type Cell = i16;
+    type Weight = i8;
+    type Tap = i16;
+    type Sum = i32;
+
+    #[inline(always)]
+    fn start<const L: usize>(self, _first: usize) -> [i32; L] {
+        [0; L]
+    }
+
+    #[inline(always)]
+    fn cell(self, x: u8) -> i16 {
+        i16::from(x) - i16::from(self.0.range.zero_point)
+    }
+
+    #[inline(always)]
+    fn tap(self, weight: i8) -> i16 {
+        i16::from(weight)
+    }
+
+    #[inline(always)]
+    fn add(self, sum: i32, cell: i16, tap: i16) -> i32 {
+        sum.wrapping_add(i32::from(cell) * i32::from(tap))
+    }
+
+    #[inline(always)]
+    fn end<const L: usize>(self, first: usize, sums: &[i32; L]) -> [f32; L] {
+        self.0.of(first, &each(sums, |sum| sum as f32))
+    }
+}
+
+/// The same in f32, in which a sum of few products is exact too: x86-64 multiplies and adds in one instruction there,
+/// where it takes four for as many products of 16 bits.
+#[derive(Clone, Copy)]
+struct InFloats<'a>(Ends<'a>);
+
+/// Whether to take [`InFloats`] where it is exact. NEON multiplies 16 bits and adds in one instruction too.
+const ARE_EXACT_IN_FLOATS: bool = cfg!(target_arch = "x86_64");
+
+/// Taps that [`InFloats`] sums exactly: products of at most 255 * 127, below 2^24 together.
+const MOST_TAPS_IN_FLOATS: usize = (1 << 24) / (255 * 127);
+
+impl Terms for InFloats<'_> {
+    type X = u8;
+    type Cell = f32;
+    type Weight = i8;
+    type Tap = f32;
+    type Sum = f32;
+
+    #[inline(always)]
+    fn start<const L: usize>(self, _first: usize) -> [f32; L] {
+        [0.0; L]
+    }
+
+    #[inline(always)]
+    fn cell(self, x: u8) -> f32 {
+        (i32::from(x) - i32::from(self.0.range.zero_point)) as f32
+    }
+
+    #[inline(always)]
+    fn tap(self, weight: i8) -> f32 {
+        f32::from(weight)
+    }
+
+    #[inline(always)]
+    fn add(self, sum: f32, cell: f32, tap: f32) -> f32 {
+        cell.mul_add(tap, sum)
+    }
+
+    #[inline(always)]
+    fn end<const L: usize>(self, first: usize, sums: &[f32; L]) -> [f32; L] {
+        self.0.of(first, sums)
     }
 }

@@ -13,6 +13,8 @@ pub use gather::{View, patch_len};
 mod depthwise;
 mod finish;
 mod gather;
+mod runs;
+mod sums;
 #[cfg(test)]
 mod tests;
 

@@ -30,6 +30,9 @@ fn cases() -> Vec<Case> {
         ([24, 24], 3, 28, 1, same([3, 3], Padding::SameUpper)),
         ([23, 22], 2, 4, 1, same([3, 3], Padding::SameLower)),
         ([2, 2], 2, 3, 1, window([5, 5], [1; 2], [1; 2], 2)),
+        ([4, 29], 2, 37, 1, window([5, 5], [1; 2], [1; 2], 2)),
+        ([7, 41], 3, 20, 1, window([5, 5], [2, 2], [1; 2], 2)),
+        ([3, 35], 2, 11, 1, window([3, 3], [1, 2], [1; 2], 0)),
         ([6, 5], 8, 40, 1, window([1, 1], [2, 2], [1; 2], 0)),
     ]
 }
@@ -247,7 +250,9 @@ fn depthwise_convolutions_and_pooling_are_the_same_and_right() {
 fn int8_depthwise_convolutions_are_the_same_and_exact() {
     let mut numbers = Numbers(15);
     let range = RowScale { scale: 0.02, zero_point: 200 };
-    for (grid, _, channels, _, window) in cases() {
+    // The first and the last places of this one lie beyond the grid.
+    let beyond = ([2, 3], 2, 16, 1, window([3, 3], [1; 2], [1; 2], 9));
+    for (grid, _, channels, _, window) in cases().into_iter().chain([beyond]) {
         let slide = window.over(grid).expect("the window fits");
         let mut x: Vec<u8> =
             numbers.int8(slide.cells() * channels).iter().map(|&it| it as u8).collect();
@@ -282,6 +287,70 @@ fn int8_depthwise_convolutions_are_the_same_and_exact() {
             assert_eq!(f32::from_bits(got), expected, "{window:?} at {place}");
         }
     }
+}
+
+#[test]
+fn depthwise_convolutions_in_parts_are_those_of_the_whole() {
+    let mut numbers = Numbers(16);
+    for (grid, _, channels, _, window) in cases() {
+        let slide = window.over(grid).expect("the window fits");
+        let x = numbers.floats(slide.cells() * channels, 1.0);
+        let weights = numbers.floats(window.taps() * channels, 1.0);
+        let bias = numbers.floats(channels, 1.0);
+        let terms = numbers.floats(places(&slide) * channels, 1.0);
+        let kernel = DepthwiseF32 { weights: &weights, bias: &bias };
+        let part = |places: std::ops::Range<usize>, rounded: bool| {
+            let finish = Finish {
+                pointwise: Pointwise::NONE,
+                residual: Residual::After(&terms[places.start * channels..]),
+                factors: None,
+                width: channels,
+                first: 0,
+            };
+            let length = places.len() * channels;
+            let (mut floats, mut bytes) = (vec![f32::NAN; length], vec![7; length]);
+            let out = match rounded {
+                true => Target::U8(&mut bytes, RowScale { scale: 0.05, zero_point: 128 }),
+                false => Target::F32(&mut floats),
+            };
+            depthwise_f32(Cpu::detect(), &x, &slide, kernel, places, finish, out);
+            (bits(&floats), bytes)
+        };
+        let all = places(&slide);
+        for rounded in [false, true] {
+            let (floats, bytes) = part(0..all, rounded);
+            for length in [1, 5, 12, 31] {
+                for start in (0..all).step_by(length) {
+                    let end = all.min(start + length);
+                    let own = start * channels..end * channels;
+                    let expected = (floats[own.clone()].to_vec(), bytes[own].to_vec());
+                    assert_eq!(part(start..end, rounded), expected, "{window:?}, {start}..{end}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn more_taps_than_floats_sum_exactly_are_summed_as_integers() {
+    let (taps, channels) = (600, 9);
+    let slide = window([1, taps], [1; 2], [1; 2], 0).over([1, taps]).expect("the window fits");
+    let mut x = vec![255; taps * channels];
+    // A sum that is odd and above 2^24, of which f32 keeps the nearest even one.
+    x[0] = 254;
+    let weights = vec![127; taps * channels];
+    let sums = same("many taps", |cpu| {
+        let range = RowScale { scale: 1.0, zero_point: 0 };
+        let kernel = DepthwiseI8 { weights: &weights, range, scales: &[1.0; 9], bias: &[0.0; 9] };
+        let (pointwise, residual) = (Pointwise::NONE, Residual::None);
+        let finish = Finish { pointwise, residual, factors: None, width: channels, first: 0 };
+        let mut out = [f32::NAN; 9];
+        depthwise_i8(cpu, &x, &slide, kernel, 0..1, finish, Target::F32(&mut out));
+        bits(&out)
+    });
+    let sum = (taps * 255 * 127) as i32;
+    assert_eq!(f32::from_bits(sums[0]), (sum - 127) as f32);
+    assert_eq!(f32::from_bits(sums[8]), sum as f32);
 }
 
 /// A function of a number in a column, in f64.
