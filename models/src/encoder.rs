@@ -5,7 +5,7 @@
 
 use burn::module::{Module, Param, ParamId};
 use burn::nn::{Embedding, LayerNorm, LayerNormConfig, Linear};
-use burn::tensor::activation::{gelu, softmax};
+use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use dram_runtime::graph::Graph;
 
@@ -153,12 +153,12 @@ impl Layer {
         let scale = 1.0 / (width as f64).sqrt();
         let keep =
             (mode.keep == Keep::Layers).then(|| (queries.clone(), keys.clone(), values.clone()));
-        let scores = queries.matmul(keys.swap_dims(2, 3)).mul_scalar(scale);
+        let scores = mode.arithmetic.scores(queries, keys).mul_scalar(scale);
         let kept = keep.map(|(queries, keys, values)| {
             let scores = scores.clone();
             Attention { queries, keys, values, scores }
         });
-        let attention = softmax(scores + bias.clone(), 3).matmul(values);
+        let attention = mode.arithmetic.attended(scores, bias.clone(), values);
         let merged = attention.swap_dims(1, 2).reshape([rows, heads * width]);
         let x = self.attention_norm.forward(linear(&self.attended, merged) + x);
         let wide = gelu(linear(&self.expand, x.clone()));

@@ -4,10 +4,11 @@
 //!
 //! `dram_runtime::kernels` defines the rounding: weights per output channel, symmetric in ±127;
 //! activations row by row in 0 to 255 with a zero point (`quantize_columns`, `quantize_rows`); word
-//! embeddings row by row in ±127.
+//! embeddings row by row in ±127; attention as `attention_i8` says.
 
 use burn::nn::Linear;
 use burn::tensor::Tensor;
+use burn::tensor::activation::softmax;
 
 /// In what numbers a forward pass multiplies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,10 +32,41 @@ impl Arithmetic {
             None => product,
         }
     }
+
+    /// `queries . keys`, of `[batch, heads, tokens, width]` each: `[batch, heads, tokens, tokens]`.
+    pub(crate) fn scores(self, queries: Tensor<4>, keys: Tensor<4>) -> Tensor<4> {
+        let [queries, keys] = match self {
+            Arithmetic::F32 => [queries, keys],
+            Arithmetic::Int8 => [queries, keys].map(|x| symmetric(x, 3)),
+        };
+        queries.matmul(keys.swap_dims(2, 3))
+    }
+
+    /// `softmax(scores + bias) . values`, of `[batch, heads, tokens, width]`. `bias` is `[batch, 1, 1, tokens]`, zero for the
+    /// tokens that are attended to.
+    pub(crate) fn attended(
+        self,
+        scores: Tensor<4>,
+        bias: Tensor<4>,
+        values: Tensor<4>,
+    ) -> Tensor<4> {
+        if self == Arithmetic::F32 {
+            return softmax(scores + bias, 3).matmul(values);
+        }
+        let kept = bias.clone().equal_elem(0.0).float().swap_dims(2, 3);
+        shares(scores + bias).matmul(symmetric(values * kept, 2))
+    }
+}
+
+/// The softmax along the last axis, of 255ths of its largest share.
+fn shares(scores: Tensor<4>) -> Tensor<4> {
+    let plain = scores.clone().detach();
+    let powers = (plain.clone() - plain.max_dim(3)).exp().mul_scalar(255.0).round();
+    through(powers.clone() / powers.sum_dim(3), softmax(scores, 3))
 }
 
 /// `x` in ±127 steps, the largest magnitude along `axis` being 127.
-pub(crate) fn symmetric(x: Tensor<2>, axis: usize) -> Tensor<2> {
+pub(crate) fn symmetric<const D: usize>(x: Tensor<D>, axis: usize) -> Tensor<D> {
     let plain = x.clone().detach();
     let step = step(plain.clone().abs().max_dim(axis).div_scalar(127.0));
     let rounded = (plain / step.clone()).round().clamp(-127.0, 127.0) * step;
@@ -53,20 +85,20 @@ fn asymmetric(x: Tensor<2>) -> Tensor<2> {
 }
 
 /// The step itself, or one where it is zero.
-fn step(step: Tensor<2>) -> Tensor<2> {
+fn step<const D: usize>(step: Tensor<D>) -> Tensor<D> {
     let none = step.clone().equal_elem(0.0).float();
     step + none
 }
 
 /// The values of `rounded` with the gradients of `x`: the difference added is exactly zero.
-fn through(rounded: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
+fn through<const D: usize>(rounded: Tensor<D>, x: Tensor<D>) -> Tensor<D> {
     rounded + (x.clone() - x.detach())
 }
 
 #[cfg(test)]
 mod tests {
     use burn::tensor::{Device, TensorData};
-    use dram_runtime::kernels::{Cpu, RowScale, quantize_columns, quantize_rows, quantized_width};
+    use dram_runtime::kernels::*;
 
     use super::*;
     use crate::seed::Random;
@@ -113,6 +145,32 @@ mod tests {
         let expected: Vec<f32> = rows.iter().enumerate().flat_map(back).collect();
         let tensor = Tensor::<2>::from_data(TensorData::new(x, [m, k]), &Device::flex());
         assert_eq!(values(asymmetric(tensor)), expected);
+    }
+
+    #[test]
+    fn attention_is_rounded_as_the_runtime_rounds_it() {
+        let (tokens, heads) = (40, Heads { heads: 3, head_width: 8 });
+        let qkv = numbers(tokens * 3 * heads.hidden());
+        let mask: Vec<u8> = (0..tokens).map(|token| u8::from(token % 7 != 6)).collect();
+        let mut expected = vec![0.0; tokens * heads.hidden()];
+        let mut scratch = vec![0.0; heads.scratch_len_i8(tokens)];
+        let out = Block::new(&mut expected, heads.hidden());
+        attention_i8(Cpu::detect(), heads, 0..3, (&qkv, &mask), &mut scratch, out);
+        let device = Device::flex();
+        let all = Tensor::<2>::from_data(TensorData::new(qkv, [tokens, 72]), &device);
+        let part = |part: usize| {
+            let columns = all.clone().slice([0..tokens, part * 24..(part + 1) * 24]);
+            columns.reshape([1, tokens, 3, 8]).swap_dims(1, 2)
+        };
+        let bias: Vec<f32> = mask.iter().map(|&keep| if keep == 0 { -1e9 } else { 0.0 }).collect();
+        let bias = Tensor::<4>::from_data(TensorData::new(bias, [1, 1, 1, tokens]), &device);
+        let scores = Arithmetic::Int8.scores(part(0), part(1));
+        let own = Arithmetic::Int8.attended(scores, bias, part(2));
+        let own = values(own.swap_dims(1, 2).reshape([tokens, 24]));
+        // Where a number lies between two steps, one may round up and the other down.
+        let apart = |(a, b): (&f32, &f32)| f64::from((a - b).abs());
+        let mean = own.iter().zip(&expected).map(apart).sum::<f64>() / own.len() as f64;
+        assert!(mean < 1e-4, "apart by {mean} in the mean");
     }
 
     #[test]

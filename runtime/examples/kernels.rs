@@ -144,22 +144,31 @@ impl Row {
     }
 }
 
-/// What a layer does besides, in f32 whatever its weights are.
+/// What a layer does besides.
 fn the_rest(cpu: Cpu, tokens: usize, peak: &Peak) {
     let (qkv, mask) = (floats(tokens * 3 * HIDDEN), vec![1; tokens]);
-    let mut scratch = vec![0.0; HEADS.scratch_len(tokens)];
     let mut out = vec![0.0; tokens * HIDDEN];
+    let mut scratch = vec![0.0; HEADS.scratch_len(tokens)];
     let attend = least(|| {
         let target = Block::new(&mut out, HIDDEN);
         attention(cpu, HEADS, 0..HEADS.heads, (black_box(&qkv), &mask), &mut scratch, target);
     });
+    let mut scratch = vec![0.0; HEADS.scratch_len_i8(tokens)];
+    let attend_i8 = least(|| {
+        let target = Block::new(&mut out, HIDDEN);
+        attention_i8(cpu, HEADS, 0..HEADS.heads, (black_box(&qkv), &mask), &mut scratch, target);
+    });
+    let share =
+        |seconds: f64, peak: f64| 100.0 * (4 * tokens * tokens * HIDDEN) as f64 / seconds / peak;
     let x = floats(tokens * HIDDEN);
     let norm = LayerNorm { gamma: &x[..HIDDEN], beta: &x[..HIDDEN], epsilon: 1e-12 };
     let normalize = least(|| layer_norm(cpu, black_box(&x), norm, &mut out));
     println!(
-        "Attention: {:.0} µs, {:.0} % of the f32 peak. A normalization: {:.1} µs.",
+        "Attention: {:.0} µs in f32, {:.0} % of the peak; {:.0} µs in int8, {:.0} %. A normalization: {:.1} µs.",
         attend * 1e6,
-        100.0 * (4 * tokens * tokens * HIDDEN) as f64 / attend / peak.f32,
+        share(attend, peak.f32),
+        attend_i8 * 1e6,
+        share(attend_i8, peak.int8),
         normalize * 1e6,
     );
 }

@@ -167,10 +167,11 @@ impl Kernel {
                 let residual = inputs.get(1).map(plain::<f32>).transpose()?;
                 machine.linear(layer, plain(x)?, residual, &mut scratch, out);
             }
-            Operator::Attention(heads) => {
+            Operator::Attention(attention) => {
+                let heads = attention.heads;
                 ensure!(width % (3 * heads) == 0, "columns for {heads} heads, got {width}");
                 for (qkv, (mask, out)) in sequences(x, &inputs[1], tokens, width, out)? {
-                    machine.attention(*heads, qkv, &mask, &mut scratch, out);
+                    machine.attention(*attention, qkv, &mask, &mut scratch, out);
                 }
             }
             Operator::MeanPool => {

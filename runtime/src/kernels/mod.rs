@@ -34,7 +34,7 @@ mod tiles;
 mod widen;
 mod window;
 
-pub use attention::{Heads, attention};
+pub use attention::{Heads, MOST_INT8_TOKENS, attention, attention_i8};
 pub use block::{Block, ColumnsMut, Strided};
 pub use conv::{
     DepthwiseF32, DepthwiseI8, Finish, Residual, Target, View, conv_f32, conv_i8, depthwise_f32,

@@ -296,6 +296,45 @@ fn attention_is_the_same_and_right() {
     }
 }
 
+/// Sizes of scores and values where rounding tells: what both lose of 127 and 255 steps bounds the result.
+#[test]
+fn attention_on_integers_is_the_same_and_near() {
+    let mut numbers = Numbers(6);
+    for (tokens, heads, head_width) in [
+        (1, 1, 1),
+        (5, 2, 8),
+        (16, 12, 32),
+        (31, 3, 26),
+        (32, 2, 32),
+        (33, 2, 64),
+        (70, 4, 33),
+        (128, 1, 20),
+    ] {
+        let heads = Heads { heads, head_width };
+        let qkv = numbers.floats(tokens * 3 * heads.hidden(), 1.0);
+        let mut mask: Vec<u8> = (0..tokens).map(|token| u8::from(token % 5 != 4)).collect();
+        for all_excluded in [false, true] {
+            if all_excluded {
+                mask.fill(0);
+            }
+            let result = same((tokens, heads, all_excluded), |cpu| {
+                let mut out = vec![f32::NAN; tokens * heads.hidden()];
+                let mut scratch = vec![f32::NAN; heads.scratch_len_i8(tokens)];
+                let target = Block::new(&mut out, heads.hidden());
+                attention_i8(cpu, heads, 0..heads.heads, (&qkv, &mask), &mut scratch, target);
+                bits(&out)
+            });
+            let expected = plain_attention(heads, &qkv, &mask);
+            let mut worst = 0.0_f64;
+            for (value, expected) in result.iter().zip(expected) {
+                worst = worst.max((f64::from(f32::from_bits(*value)) - expected).abs());
+            }
+            println!("{tokens} {heads:?} {worst}");
+            assert!(worst < 0.03, "{tokens} tokens, {heads:?}: {worst}");
+        }
+    }
+}
+
 fn plain_attention(heads: Heads, qkv: &[f32], mask: &[u8]) -> Vec<f64> {
     let (hidden, width, tokens) = (heads.hidden(), heads.head_width, mask.len());
     let at = |token: usize, column: usize| f64::from(qkv[token * 3 * hidden + column]);

@@ -76,7 +76,8 @@ impl Ahead {
 /// As for [`TileF32`].
 type TurnedF32 = unsafe fn(usize, *const f32, *const f32, *mut f32);
 
-/// `(quads, a, a_stride, b, c, ahead)`: `c [R, 32] = a [R, 4 quads] x b [quads, 32, 4]`.
+/// `(quads, a, a_stride, b, c, ahead)`: `c [R, 32] = a [R, 4 quads] x b [quads, 32, 4]`. Where `a` lies transposed,
+/// its quads are as far apart as those of `b`, and `a_stride` says nothing.
 ///
 /// # Safety
 /// As for [`TileF32`]; the rows of `c` follow each other.
@@ -159,6 +160,37 @@ pub(super) fn multiply_i8(
     });
 }
 
+/// `c [rows, 32] = (a - i8_offset(cpu)) [rows, 4 quads] x b [quads, 32, 4]`, exact modulo 2^32, where `a` lies
+/// transposed, `[quads, 32, 4]`, of whose columns the first `rows` are read. A quad is four bytes in the order of
+/// memory: unsigned ones of `a`, of `b` signed ones from -127 on.
+pub(super) fn multiply_turned_i8(
+    cpu: Cpu,
+    a: &[[u32; PANEL]],
+    b: &[[u32; PANEL]],
+    c: &mut [[i32; PANEL]],
+) {
+    assert_eq!(a.len(), b.len(), "both sides have the same quads");
+    let (quads, rows) = (a.len(), c.len());
+    assert!(rows <= PANEL, "a quad of the left side holds every row");
+    let tiles = turned_i8(cpu);
+    let ahead = Ahead::after(b, 0, 1);
+    for_each_tile(rows, tiles.len(), |row, count| {
+        let a_row = a.as_flattened().get(row..).unwrap_or_default();
+        let c_rows = &mut c[row..row + count];
+        // SAFETY: the lengths are asserted above, and the table is of the class that `cpu` proves.
+        unsafe {
+            tiles[count - 1](
+                quads,
+                a_row.as_ptr().cast(),
+                0,
+                b.as_ptr().cast(),
+                c_rows.as_mut_ptr().cast(),
+                ahead,
+            )
+        }
+    });
+}
+
 /// What [`multiply_i8`] takes off each activation before it multiplies: 128 where the CPU multiplies signed
 /// bytes only, else 0. The caller makes up for it as for a zero point.
 pub(super) fn i8_offset(cpu: Cpu) -> i32 {
@@ -205,10 +237,23 @@ fn turned_f32(cpu: Cpu) -> &'static [TurnedF32] {
 
 fn tiles_i8(cpu: Cpu) -> &'static [TileI8] {
     match cpu.level() {
-        Level::Scalar => &[scalar_i8],
+        Level::Scalar => &[scalar_i8::<false>],
         #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         level => arch::tiles_i8(level),
     }
+}
+
+fn turned_i8(cpu: Cpu) -> &'static [TileI8] {
+    match cpu.level() {
+        Level::Scalar => &[scalar_i8::<true>],
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+        level => arch::turned_i8(level),
+    }
+}
+
+/// The quads between two of a row of the left side.
+const fn quads_apart(turned: bool) -> usize {
+    if turned { PANEL } else { 1 }
 }
 
 /// Columns that [`scalar_f32`] works on together.
@@ -275,7 +320,7 @@ unsafe fn scalar_turned_f32(k: usize, a: *const f32, b: *const f32, c: *mut f32)
 ///
 /// # Safety
 /// See [`TileI8`].
-unsafe fn scalar_i8(
+unsafe fn scalar_i8<const TURNED: bool>(
     quads: usize,
     a: *const u8,
     _a_stride: usize,
@@ -283,13 +328,16 @@ unsafe fn scalar_i8(
     c: *mut i32,
     _ahead: Ahead,
 ) {
-    // SAFETY: the caller vouches for one row of `a` and `c`, for all of `b`, and that they do not overlap.
-    let (a, b, c) = unsafe {
+    // SAFETY: the caller vouches for one row of `c`, for all of `b`, and that they do not overlap.
+    let (b, c) = unsafe {
         let b = std::slice::from_raw_parts(b.cast::<[[i8; 4]; PANEL]>(), quads);
-        (std::slice::from_raw_parts(a.cast::<[u8; 4]>(), quads), b, &mut *c.cast::<[i32; PANEL]>())
+        (b, &mut *c.cast::<[i32; PANEL]>())
     };
+    let a = a.cast::<[u8; 4]>();
     c.fill(0);
-    for (left, right) in a.iter().zip(b) {
+    for (quad, right) in b.iter().enumerate() {
+        // SAFETY: the caller vouches for a row of `quads` quads.
+        let left = unsafe { *a.add(quad * quads_apart(TURNED)) };
         // Through 16 bits, and four products at once: so the compiler finds the vectors of 32-bit ARM.
         let left = left.map(i16::from);
         for (sum, weights) in c.iter_mut().zip(right) {

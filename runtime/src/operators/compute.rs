@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Embedding, Int8, Linear, Narrow, Needs, Norm, Rows, Table, heads_of};
+use super::{Attention, Embedding, Int8, Linear, Narrow, Needs, Norm, Rows, Table};
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::kernels::{
@@ -277,20 +277,25 @@ impl Machine {
     /// `mask` `[tokens]`.
     pub(crate) fn attention(
         &self,
-        heads: usize,
+        attention: Attention,
         qkv: &[f32],
         mask: &[u8],
         scratch: &mut Scratch,
         out: &mut [f32],
     ) {
         let (cpu, tokens) = (self.cpu, mask.len());
-        let heads = heads_of(heads, qkv.len() / tokens);
+        let row = qkv.len() / tokens;
+        let heads = attention.shape(row);
         let (hidden, width) = (heads.hidden(), heads.head_width);
-        let scratch = PerThread::new(&mut scratch.attention, heads.scratch_len(tokens));
+        let kernel = match attention.rounds(tokens) {
+            true => kernels::attention_i8,
+            false => kernels::attention,
+        };
+        let scratch = PerThread::new(&mut scratch.attention, attention.scratch_len(tokens, row));
         let out = ColumnsMut::new(out, hidden);
         self.threads.split(hidden, width, (out, scratch), |columns, (out, scratch)| {
             let which = columns.start / width..columns.end / width;
-            kernels::attention(cpu, heads, which, (qkv, mask), scratch, out);
+            kernel(cpu, heads, which, (qkv, mask), scratch, out);
         });
     }
 

@@ -9,7 +9,7 @@ mod compute;
 pub(crate) mod grid;
 mod parse;
 
-use crate::kernels::{Activation, Heads, PANEL, RowScale, quantized_width};
+use crate::kernels::{Activation, Heads, MOST_INT8_TOKENS, PANEL, RowScale, quantized_width};
 use crate::manifest::Extent;
 
 pub(crate) use compute::{Machine, Scratch};
@@ -27,8 +27,8 @@ pub(crate) enum Operator {
     /// Rows `[.., k]`, and perhaps a residual `[.., n]`, to `[.., n]`.
     Linear(Linear),
     /// Queries, keys and values `[.., tokens, 3 · hidden]` and a mask `[.., tokens]` to
-    /// `[.., tokens, hidden]`, by this many heads.
-    Attention(usize),
+    /// `[.., tokens, hidden]`.
+    Attention(Attention),
     /// Each element by itself.
     Gelu,
     /// Hidden states `[.., tokens, width]` and a mask `[.., tokens]` to `[.., width]`.
@@ -66,6 +66,35 @@ pub(crate) struct Norm {
     pub(crate) beta: Extent,
     pub(crate) epsilon: f32,
     pub(crate) width: usize,
+}
+
+/// A multi-head attention.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attention {
+    pub(crate) heads: usize,
+    /// Whether its products are to be on integers.
+    pub(crate) int8: bool,
+}
+
+impl Attention {
+    /// Whether they are, for so many tokens.
+    fn rounds(self, tokens: usize) -> bool {
+        self.int8 && tokens <= MOST_INT8_TOKENS
+    }
+
+    /// The heads of queries, keys and values that are `width` wide together.
+    fn shape(self, width: usize) -> Heads {
+        Heads { heads: self.heads, head_width: width / (3 * self.heads) }
+    }
+
+    /// Floats of scratch of each thread, for tokens of that width.
+    fn scratch_len(self, tokens: usize, width: usize) -> usize {
+        let heads = self.shape(width);
+        match self.rounds(tokens) {
+            true => heads.scratch_len_i8(tokens),
+            false => heads.scratch_len(tokens),
+        }
+    }
 }
 
 /// The packed weights of a linear layer and what it does to its sums.
@@ -117,7 +146,7 @@ pub struct Work {
     pub macs: u64,
     /// Those of them that run on int8 numbers.
     pub int8_macs: u64,
-    /// Those of attention, all in f32.
+    /// Those of attention in f32.
     pub attention_macs: u64,
     /// Those of our convolutions.
     pub conv_macs: u64,
@@ -160,9 +189,10 @@ impl Operator {
                 let int8_macs = if layer.int8.is_some() { macs } else { 0 };
                 Work { macs, int8_macs, ..Work::default() }
             }
-            Operator::Attention(_) => {
+            Operator::Attention(attention) => {
                 let macs = 2 * (x.rows * x.tokens * (x.width / 3)) as u64;
-                Work { macs, attention_macs: macs, ..Work::default() }
+                let int8_macs = if attention.rounds(x.tokens) { macs } else { 0 };
+                Work { macs, int8_macs, attention_macs: macs - int8_macs, ..Work::default() }
             }
             _ => Work::default(),
         }
@@ -174,12 +204,9 @@ impl Operator {
             Operator::Embed(Embedding { words, .. }) => {
                 Needs { width: words.width, rows: x.rows, ..Needs::default() }
             }
-            Operator::Attention(heads) => {
-                let heads = heads_of(*heads, x.width);
-                Needs {
-                    attention: heads.scratch_len(x.tokens) * threads.min(heads.heads),
-                    ..Needs::default()
-                }
+            Operator::Attention(attention) => {
+                let each = attention.scratch_len(x.tokens, x.width);
+                Needs { attention: each * threads.min(attention.heads), ..Needs::default() }
             }
             Operator::Linear(Linear { k, n, int8, narrow, .. }) => {
                 let columns = n.next_multiple_of(PANEL);
@@ -195,11 +222,6 @@ impl Operator {
             _ => Needs::default(),
         }
     }
-}
-
-/// The heads of queries, keys and values that are `width` wide together.
-fn heads_of(heads: usize, width: usize) -> Heads {
-    Heads { heads, head_width: width / (3 * heads) }
 }
 
 /// Scratch of operators, in elements of its buffers.

@@ -3,7 +3,7 @@
 
 use super::array::Operand;
 use super::grid::{Grid, conv_inputs};
-use super::{Embedding, Int8, Linear, Narrow, Norm, Operator, Rows, Table};
+use super::{Attention, Embedding, Int8, Linear, Narrow, Norm, Operator, Rows, Table};
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::graph::{Attribute, DRAM_DOMAIN, Node};
@@ -30,7 +30,10 @@ impl Operator {
             "EmbedInt8" => stored.embed(Some(2), 3)?,
             "GatherInt8" => Operator::Gather(stored.table(1, Some(2))?),
             "LinearF32" | "LinearF16" | "LinearInt8" | "LinearInt4" => stored.linear()?,
-            "Attention" => Operator::Attention(stored.extent("heads")?),
+            "Attention" | "AttentionInt8" => Operator::Attention(Attention {
+                heads: stored.extent("heads")?,
+                int8: node.op == "AttentionInt8",
+            }),
             "Gelu" => Operator::Gelu,
             "MeanPool" => Operator::MeanPool,
             "FirstToken" => Operator::FirstToken,

@@ -9,7 +9,7 @@ use super::{Program, Rows, Slot, Step};
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, ValueSpec};
-use crate::operators::Operator;
+use crate::operators::{Attention, Operator};
 use crate::tensor::DType;
 
 impl Program {
@@ -114,7 +114,7 @@ impl Lowering<'_> {
         match operator {
             Operator::LayerNorm(norm) => wide(norm.width).map(|()| (rows, width)),
             Operator::Linear(layer) => wide(layer.k).map(|()| (rows, layer.n)),
-            Operator::Attention(heads) => {
+            Operator::Attention(Attention { heads, .. }) => {
                 tokens()?;
                 match width.is_multiple_of(heads.saturating_mul(3)) {
                     true => Ok((Rows::Tokens, width / 3)),

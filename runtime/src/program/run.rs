@@ -142,7 +142,7 @@ impl Run<'_> {
             Operator::Embed(embedding) => return machine.embed(embedding, ids, scratch, out),
             Operator::LayerNorm(norm) => machine.layer_norm(norm, x, out),
             Operator::Linear(layer) => machine.linear(layer, x, residual, scratch, out),
-            Operator::Attention(heads) => machine.attention(*heads, x, mask, scratch, out),
+            Operator::Attention(attention) => machine.attention(*attention, x, mask, scratch, out),
             Operator::Gelu => machine.gelu(width, x, out),
             Operator::MeanPool => machine.mean_pool(x, mask, out),
             Operator::FirstToken => out.copy_from_slice(&x[..width]),

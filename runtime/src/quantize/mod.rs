@@ -4,7 +4,8 @@
 //! Weights are rounded to int8 once, per output channel, symmetric in ±127. Activations are rounded to u8
 //! when they are known: in *dynamic* int8 each row with its own scale and zero point (ONNX:
 //! DynamicQuantizeLinear, applied to a row), in *static* int8 all of them with those that were calibrated
-//! (ONNX: QuantizeLinear). Attention, normalization and pooling stay f32.
+//! (ONNX: QuantizeLinear). Attention rounds queries, keys, values and shares when they are known, in both. Normalization
+//! and pooling stay f32.
 
 mod conv;
 mod embed;
@@ -60,7 +61,7 @@ impl Scheme {
     }
 }
 
-/// Rewrites every `dram.Linear`, `dram.Embed` and lookup in a table of `graph` to its stored form in
+/// Rewrites every `dram.Linear`, `dram.Attention`, `dram.Embed` and lookup in a table of `graph` to its stored form in
 /// `scheme`. Nodes that another tool quantized stay integers, in the ranges that it chose.
 ///
 /// # Errors
@@ -209,6 +210,9 @@ fn int8_form(graph: &Graph, node: &Node) -> Option<fn(&Graph, Node) -> Result<Pa
     }
     if node.is_fused("Embed") {
         return Some(embed::pack_int8);
+    }
+    if node.is_fused("Attention") {
+        return Some(|_, node| Ok((Node { op: "AttentionInt8".to_owned(), ..node }, Vec::new())));
     }
     let rows = table(0).filter(|_| node.is("Gather") && node.int("axis", 0) == 0)?;
     let lookup = rows.dtype() == DType::F32 && rows.shape().len() == 2;

@@ -31,6 +31,13 @@ pub(super) fn tiles_i8(level: Level) -> &'static [TileI8] {
     }
 }
 
+pub(super) fn turned_i8(level: Level) -> &'static [TileI8] {
+    match level {
+        Level::NeonDotprod => table!(dotprod_turned_i8: 1 2 3 4 5 6 7 8),
+        _ => table!(neon_turned_i8: 1 2 3 4),
+    }
+}
+
 /// # Safety
 /// See [`TileF32`].
 #[target_feature(enable = "neon")]
@@ -175,6 +182,63 @@ unsafe fn dotprod_i8<const R: usize>(
     }
 }
 
+/// # Safety
+/// See [`TileI8`]; `a` lies transposed.
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn dotprod_turned_i8<const R: usize>(
+    quads: usize,
+    a: *const u8,
+    _a_stride: usize,
+    b: *const i8,
+    c: *mut i32,
+    _ahead: Ahead,
+) {
+    for column in (0..PANEL).step_by(COLUMNS) {
+        let mut sums = [[vdupq_n_s32(0); 2]; R];
+        // SAFETY: every address is in row 0..R of `c`, or in quad 0..quads of `a` or `b`.
+        unsafe {
+            let (b, c) = (b.add(column * 4), c.add(column));
+            for quad in 0..quads {
+                let (a, b) = (a.add(quad * 4 * PANEL), b.add(quad * 4 * PANEL));
+                let (b_low, b_high) = (vld1q_s8(b), vld1q_s8(b.add(16)));
+                for (group, sums) in sums.chunks_mut(4).enumerate() {
+                    let left = four_quads(a.add(16 * group), sums.len());
+                    for (row, [low, high]) in sums.iter_mut().enumerate() {
+                        (*low, *high) = match row {
+                            0 => (dot::<0>(*low, b_low, left), dot::<0>(*high, b_high, left)),
+                            1 => (dot::<1>(*low, b_low, left), dot::<1>(*high, b_high, left)),
+                            2 => (dot::<2>(*low, b_low, left), dot::<2>(*high, b_high, left)),
+                            _ => (dot::<3>(*low, b_low, left), dot::<3>(*high, b_high, left)),
+                        };
+                    }
+                }
+            }
+            for (row, [low, high]) in sums.iter().enumerate() {
+                vst1q_s32(c.add(row * PANEL), *low);
+                vst1q_s32(c.add(row * PANEL + 4), *high);
+            }
+        }
+    }
+}
+
+/// The first `count` of four quads less 128; the others are of no meaning.
+///
+/// # Safety
+/// So many quads at `address` may be read.
+#[target_feature(enable = "neon")]
+#[inline]
+unsafe fn four_quads(address: *const u8, count: usize) -> int8x16_t {
+    // SAFETY: the caller vouches for the quads.
+    unsafe {
+        if count == 4 {
+            return less_128(vld1q_u8(address));
+        }
+        let mut bytes = [0; 16];
+        bytes.as_mut_ptr().copy_from_nonoverlapping(address, 4 * count);
+        less_128(vld1q_u8(bytes.as_ptr()))
+    }
+}
+
 /// Adds one quad of `k`: bytes 4 LANE.. of `left` times four rows of `b`.
 ///
 /// # Safety
@@ -248,6 +312,49 @@ unsafe fn neon_i8<const R: usize>(
     }
 }
 
+/// # Safety
+/// See [`TileI8`]; `a` lies transposed.
+#[target_feature(enable = "neon")]
+unsafe fn neon_turned_i8<const R: usize>(
+    quads: usize,
+    a: *const u8,
+    _a_stride: usize,
+    b: *const i8,
+    c: *mut i32,
+    _ahead: Ahead,
+) {
+    for column in (0..PANEL).step_by(COLUMNS) {
+        // Two columns to a register, each in two halves.
+        let mut sums = [[vdupq_n_s32(0); 4]; R];
+        // SAFETY: every address is in row 0..R of `c`, or in quad 0..quads of `a` or `b`.
+        unsafe {
+            let (b, c) = (b.add(column * 4), c.add(column));
+            for quad in (0..quads - quads % 2).step_by(2) {
+                let (a, b) = (a.add(quad * 4 * PANEL), b.add(quad * 4 * PANEL));
+                let (x, y) = (four_quads(a, R), four_quads(a.add(4 * PANEL), R));
+                let (first, second) = (columns(b), columns(b.add(4 * PANEL)));
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let left = match row {
+                        0 => (in_every_lane::<0>(x), in_every_lane::<0>(y)),
+                        1 => (in_every_lane::<1>(x), in_every_lane::<1>(y)),
+                        2 => (in_every_lane::<2>(x), in_every_lane::<2>(y)),
+                        _ => (in_every_lane::<3>(x), in_every_lane::<3>(y)),
+                    };
+                    add_two_to_row(sums, left, first, second);
+                }
+            }
+            for quad in quads - quads % 2..quads {
+                let left = std::array::from_fn(|row| four_bytes(a.add((quad * PANEL + row) * 4)));
+                add_last_quad::<R>(&mut sums, left, b.add(quad * 4 * PANEL));
+            }
+            for (row, sums) in sums.iter().enumerate() {
+                vst1q_s32(c.add(row * PANEL), vpaddq_s32(sums[0], sums[1]));
+                vst1q_s32(c.add(row * PANEL + 4), vpaddq_s32(sums[2], sums[3]));
+            }
+        }
+    }
+}
+
 /// Adds two quads of `k`: bytes 4 FIRST.. and 4 SECOND.. of `left` times four rows of `b` each.
 ///
 /// # Safety
@@ -262,15 +369,27 @@ unsafe fn add_two_quads<const R: usize, const FIRST: i32, const SECOND: i32>(
     // SAFETY: the caller vouches for both places.
     let (first, second) = unsafe { (columns(b), columns(b.add(4 * PANEL))) };
     for (sums, left) in sums.iter_mut().zip(left) {
-        let (x, y) = (in_every_lane::<FIRST>(left), in_every_lane::<SECOND>(left));
-        for half in 0..2 {
-            let low = vmull_s8(vget_low_s8(x), vget_low_s8(first[half]));
-            let low = vmlal_s8(low, vget_low_s8(y), vget_low_s8(second[half]));
-            sums[2 * half] = vpadalq_s16(sums[2 * half], low);
-            let high = vmull_high_s8(x, first[half]);
-            let high = vmlal_high_s8(high, y, second[half]);
-            sums[2 * half + 1] = vpadalq_s16(sums[2 * half + 1], high);
-        }
+        let left = (in_every_lane::<FIRST>(left), in_every_lane::<SECOND>(left));
+        add_two_to_row(sums, left, first, second);
+    }
+}
+
+/// Adds two quads, each in every lane, to the sums of one row.
+#[target_feature(enable = "neon")]
+#[inline]
+fn add_two_to_row(
+    sums: &mut [int32x4_t; 4],
+    (x, y): (int8x16_t, int8x16_t),
+    first: [int8x16_t; 2],
+    second: [int8x16_t; 2],
+) {
+    for half in 0..2 {
+        let low = vmull_s8(vget_low_s8(x), vget_low_s8(first[half]));
+        let low = vmlal_s8(low, vget_low_s8(y), vget_low_s8(second[half]));
+        sums[2 * half] = vpadalq_s16(sums[2 * half], low);
+        let high = vmull_high_s8(x, first[half]);
+        let high = vmlal_high_s8(high, y, second[half]);
+        sums[2 * half + 1] = vpadalq_s16(sums[2 * half + 1], high);
     }
 }
 

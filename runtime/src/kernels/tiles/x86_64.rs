@@ -5,12 +5,13 @@
 //! on `|a - 128| x (b with the sign of a - 128)`: at most 2 * 128 * 127 = 32,512 while weights keep to
 //! -127..127.
 
-use super::{Ahead, Level, PANEL, Right, TileF32, TileI8, TurnedF32};
+use super::{Ahead, Level, PANEL, Right, TileF32, TileI8, TurnedF32, quads_apart};
 use std::arch::x86_64::*;
 
 /// The function of each number of rows, as a table.
 macro_rules! table {
     ($tile:ident: $($rows:literal)*) => { &[$($tile::<$rows>),*] };
+    ($tile:ident turned $turned:literal: $($rows:literal)*) => { &[$($tile::<$rows, $turned>),*] };
 }
 
 pub(super) fn tiles_f32(level: Level) -> &'static [TileF32] {
@@ -29,9 +30,17 @@ pub(super) fn turned_f32(level: Level) -> &'static [TurnedF32] {
 
 pub(super) fn tiles_i8(level: Level) -> &'static [TileI8] {
     match level {
-        Level::Avx512Vnni => table!(avx512_vnni_i8: 1 2 3 4 5 6 7 8 9 10 11 12),
-        Level::Avx2Vnni => table!(avx_vnni_i8: 1 2 3 4 5 6),
-        _ => table!(avx2_i8: 1 2 3 4),
+        Level::Avx512Vnni => table!(avx512_vnni_i8 turned false: 1 2 3 4 5 6 7 8 9 10 11 12),
+        Level::Avx2Vnni => table!(avx_vnni_i8 turned false: 1 2 3 4 5 6),
+        _ => table!(avx2_i8 turned false: 1 2 3 4),
+    }
+}
+
+pub(super) fn turned_i8(level: Level) -> &'static [TileI8] {
+    match level {
+        Level::Avx512Vnni => table!(avx512_vnni_i8 turned true: 1 2 3 4 5 6 7 8 9 10 11 12),
+        Level::Avx2Vnni => table!(avx_vnni_i8 turned true: 1 2 3 4 5 6),
+        _ => table!(avx2_i8 turned true: 1 2 3 4),
     }
 }
 
@@ -154,7 +163,7 @@ unsafe fn avx2_turned<const R: usize>(k: usize, a: *const f32, b: *const f32, c:
 /// # Safety
 /// See [`TileI8`].
 #[target_feature(enable = "avx512f,avx512vnni")]
-unsafe fn avx512_vnni_i8<const R: usize>(
+unsafe fn avx512_vnni_i8<const R: usize, const TURNED: bool>(
     quads: usize,
     a: *const u8,
     a_stride: usize,
@@ -166,11 +175,13 @@ unsafe fn avx512_vnni_i8<const R: usize>(
     // SAFETY: every address is in row 0..R of `a` or `c`, or in quad 0..quads of `b`.
     unsafe {
         for quad in 0..quads {
-            _mm_prefetch::<_MM_HINT_T1>(ahead.line(quad));
+            if !TURNED {
+                _mm_prefetch::<_MM_HINT_T1>(ahead.line(quad));
+            }
             let b_low = _mm512_loadu_si512(b.add(quad * 4 * PANEL).cast());
             let b_high = _mm512_loadu_si512(b.add(quad * 4 * PANEL + 64).cast());
             for (row, [low, high]) in sums.iter_mut().enumerate() {
-                let left = _mm512_set1_epi32(four_bytes(a.add(row * a_stride + quad * 4)));
+                let left = _mm512_set1_epi32(quad_of::<TURNED>(a, a_stride, row, quad));
                 *low = _mm512_dpbusd_epi32(*low, left, b_low);
                 *high = _mm512_dpbusd_epi32(*high, left, b_high);
             }
@@ -188,7 +199,7 @@ macro_rules! narrow_i8_tile {
         /// # Safety
         /// See [`TileI8`].
         #[target_feature(enable = $features)]
-        unsafe fn $name<const R: usize>(
+        unsafe fn $name<const R: usize, const TURNED: bool>(
             quads: usize,
             a: *const u8,
             a_stride: usize,
@@ -205,8 +216,7 @@ macro_rules! narrow_i8_tile {
                         let b_low = _mm256_loadu_si256(b.add(quad * 4 * PANEL).cast());
                         let b_high = _mm256_loadu_si256(b.add(quad * 4 * PANEL + 32).cast());
                         for (row, [low, high]) in sums.iter_mut().enumerate() {
-                            let left =
-                                _mm256_set1_epi32(four_bytes(a.add(row * a_stride + quad * 4)));
+                            let left = _mm256_set1_epi32(quad_of::<TURNED>(a, a_stride, row, quad));
                             *low = $step(*low, left, b_low);
                             *high = $step(*high, left, b_high);
                         }
@@ -237,12 +247,20 @@ fn add_quad(sum: __m256i, a: __m256i, b: __m256i) -> __m256i {
     _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
 }
 
+/// One quad of one row of the left side.
+///
 /// # Safety
-/// Four bytes at `address` may be read.
+/// It may be read.
 #[inline(always)]
-unsafe fn four_bytes(address: *const u8) -> i32 {
+unsafe fn quad_of<const TURNED: bool>(
+    a: *const u8,
+    a_stride: usize,
+    row: usize,
+    quad: usize,
+) -> i32 {
+    let row = if TURNED { row * 4 } else { row * a_stride };
     // SAFETY: the caller vouches for the four bytes; no alignment is asked of them.
-    unsafe { address.cast::<i32>().read_unaligned() }
+    unsafe { a.add(row + quad * quads_apart(TURNED) * 4).cast::<i32>().read_unaligned() }
 }
 
 #[cfg(test)]
@@ -262,8 +280,15 @@ mod tests {
         unsafe {
             let (left, right) = (a.as_ptr(), b.as_ptr());
             let ahead = Ahead::after(&b, 0, 1);
-            avx512_vnni_i8::<6>(quads, left, stride, right, wide.as_mut_ptr().cast(), ahead);
-            avx512vl_vnni_i8::<6>(quads, left, stride, right, narrow.as_mut_ptr().cast(), ahead);
+            avx512_vnni_i8::<6, false>(quads, left, stride, right, wide.as_mut_ptr().cast(), ahead);
+            avx512vl_vnni_i8::<6, false>(
+                quads,
+                left,
+                stride,
+                right,
+                narrow.as_mut_ptr().cast(),
+                ahead,
+            );
         }
         assert_eq!(wide, narrow);
     }

@@ -1,6 +1,8 @@
 //! Queries, keys, values -> what each token attends to, thirty-two queries of a head at a time. Their scores lie
 //! a key a row, so that what a softmax finds along the keys it finds for all queries at once.
 
+mod int8;
+
 use super::block::{Block, Strided};
 use super::cpu::{Cpu, per_cpu};
 use super::lanes::LANES;
@@ -8,6 +10,8 @@ use super::math;
 use super::pack::PANEL;
 use super::tiles::{self, Ahead};
 use std::ops::Range;
+
+pub use int8::{MOST_INT8_TOKENS, attention_i8};
 
 /// The score of a key that the mask excludes: far below every score, and finite, so that a row
 /// whose keys are all excluded attends to all alike.
@@ -60,10 +64,7 @@ pub fn attention(
     mut out: Block<'_, f32>,
 ) {
     let (hidden, width, tokens) = (heads.hidden(), heads.head_width, mask.len());
-    assert_eq!(qkv.len(), tokens * 3 * hidden, "qkv is [tokens, 3 * hidden]");
-    assert!(which.end <= heads.heads, "the heads are some of all");
-    assert!(out.rows() <= tokens, "the result has no more rows than there are tokens");
-    assert_eq!(out.width(), which.len() * width, "a row has the columns of the heads");
+    check(heads, &which, qkv, tokens, &out);
     assert_eq!(scratch.len(), heads.scratch_len(tokens), "the scratch is that of the tokens");
     let (rows, _) = scratch.as_chunks_mut::<PANEL>();
     let (scores, rows) = rows.split_at_mut(tokens);
@@ -98,9 +99,18 @@ pub fn attention(
     }
 }
 
+/// What all attention asks of its arguments.
+fn check(heads: Heads, which: &Range<usize>, qkv: &[f32], tokens: usize, out: &Block<'_, f32>) {
+    assert_eq!(qkv.len(), tokens * 3 * heads.hidden(), "qkv is [tokens, 3 * hidden]");
+    assert!(which.end <= heads.heads, "the heads are some of all");
+    assert!(out.rows() <= tokens, "the result has no more rows than there are tokens");
+    let columns = which.len() * heads.head_width;
+    assert_eq!(out.width(), columns, "a row has the columns of the heads");
+}
+
 /// Rows of scores on cache lines of their own.
 #[repr(align(64))]
-struct Rows<const N: usize>([[f32; PANEL]; N]);
+struct Rows<T, const N: usize>([[T; PANEL]; N]);
 
 /// The values of one head, `[tokens, width]` somewhere in wider rows, as panels `[tokens, 32]`. Columns past the
 /// width are left as they are.
@@ -124,9 +134,9 @@ fn pack_values(cpu: Cpu, values: Strided<'_, f32>, panels: &mut [[f32; PANEL]], 
 /// The first `count` rows of `queries` as columns of `turned [width, 32]`; the others are zero.
 ///
 /// Compiled for every processor, as what follows it: wider vectors would scatter what plain stores put in place sooner.
-fn turn(queries: Strided<'_, f32>, count: usize, turned: &mut [[f32; PANEL]]) {
+fn turn<T: Copy + Default>(queries: Strided<'_, T>, count: usize, turned: &mut [[T; PANEL]]) {
     if count < PANEL {
-        turned.as_flattened_mut().fill(0.0);
+        turned.as_flattened_mut().fill(T::default());
     }
     let fours = count - count % 4;
     for first in (0..fours).step_by(4) {
@@ -153,8 +163,7 @@ fn exponentials(cpu: Cpu, scores: &mut [[f32; PANEL]], shares: &mut [f32; PANEL]
     #[inline(always)]
     fn body(scores: &mut [[f32; PANEL]], shares: &mut [f32; PANEL]) {
         let scores = scores.as_flattened_mut();
-        // No score that is a number is passed over: NaN is, and makes the share NaN.
-        let largest = [join_all([[f32::MIN; PANEL]; TOGETHER], scores, f32::max); TOGETHER];
+        let largest = [largest(scores); TOGETHER];
         for scores in scores.chunks_mut(TOGETHER * PANEL) {
             for (score, largest) in scores.iter_mut().zip(largest.as_flattened()) {
                 *score = math::exp_below(*score - largest);
@@ -166,6 +175,12 @@ fn exponentials(cpu: Cpu, scores: &mut [[f32; PANEL]], shares: &mut [f32; PANEL]
         }
     }
     per_cpu!(cpu, body(scores: &mut [[f32; PANEL]], shares: &mut [f32; PANEL]))
+}
+
+/// The largest score of each column. No score that is a number is passed over: NaN is.
+#[inline(always)]
+fn largest(scores: &[f32]) -> [f32; PANEL] {
+    join_all([[f32::MIN; PANEL]; TOGETHER], scores, f32::max)
 }
 
 /// `join` over each column of `scores [_, 32]`: lane `l` of N takes the rows `l`, `l + N`, ... in turn, then the
