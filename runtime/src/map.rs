@@ -36,7 +36,7 @@ impl Bytes {
         // place; whoever overwrites the file of a running session breaks that agreement, and what
         // is read then is other numbers, not other types: every view is of plain integers and floats.
         #[allow(unsafe_code)]
-        let map = unsafe { MmapOptions::new().populate().map(&file) };
+        let map = unsafe { MmapOptions::new().map(&file) };
         map.map(Bytes::File).map_err(Error::io("map", path))
     }
 

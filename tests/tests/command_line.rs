@@ -161,13 +161,14 @@ fn pack_reports_what_it_did() {
 fn too_little_int8_is_refused_and_nothing_is_written() {
     let folder = tempdir().expect("a folder");
     let (model, bundle) = (text(&golden("tiny.onnx")), folder.path().join("tiny.dram"));
-    let pack = |share: &str| {
-        dram(&["pack", &model, "-o", &text(&bundle), "--task", "raw", "--require-int8", share])
+    let pack = |precision: &str, share: &str| {
+        let call = ["pack", &model, "-o", &text(&bundle), "--task", "raw"];
+        dram(&[&call[..], &["--precision", precision, "--require-int8", share]].concat())
     };
-    let refused = pack("99.9%").expect(1);
-    assert!(refused.stderr.contains("99.9 % at least"), "{refused:?}");
+    let refused = pack("f16", "0.1%").expect(1);
+    assert!(refused.stderr.contains("0.1 % at least"), "{refused:?}");
     assert!(!bundle.exists());
-    pack("50%").expect(0);
+    pack("int8", "100%").expect(0);
 }
 
 #[test]

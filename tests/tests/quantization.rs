@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use dram_runtime::{Options, Session, Tensor, npy};
+use dram_runtime::graph::{Dim, Node, ValueSpec};
+use dram_runtime::{DType, Graph, Options, Session, Tensor, npy};
 use serde_json::Value;
 use tempfile::tempdir;
 
@@ -10,14 +11,18 @@ use crate::dram::{dram, golden, text};
 
 /// A folder with 24 sequences of 16 ids for the tiny encoder, and masks that keep them all.
 fn sequences(folder: &Path) -> String {
+    so_many_sequences(24, folder)
+}
+
+fn so_many_sequences(count: usize, folder: &Path) -> String {
     let data = folder.join("sequences");
     std::fs::create_dir(&data).expect("a folder");
-    let ids: Vec<i64> = (0..24 * 16).map(|place: i64| 1 + place * place % 95).collect();
+    let ids: Vec<i64> = (0..count as i64 * 16).map(|place| 1 + place * place % 95).collect();
     let write = |name: &str, values: &[i64]| {
-        npy::write(&data.join(name), &Tensor::from_i64(&[24, 16], values)).expect("written");
+        npy::write(&data.join(name), &Tensor::from_i64(&[count, 16], values)).expect("written");
     };
     write("input_ids.npy", &ids);
-    write("attention_mask.npy", &[1; 24 * 16]);
+    write("attention_mask.npy", &vec![1; count * 16]);
     text(&data)
 }
 
@@ -76,9 +81,9 @@ fn static_int8_without_data_is_a_usage_error() {
 /// What costs too much is put back to a range for each row, and the report says so; what costs too much even so
 /// is refused.
 #[test]
-fn a_gate_that_static_int8_misses_is_held_by_finer_ranges_or_refused() {
+fn a_gate_that_static_int8_misses_is_held_by_finer_ranges() {
     let folder = tempdir().expect("a folder");
-    let (model, data) = (text(&golden("tiny.onnx")), sequences(folder.path()));
+    let (model, data) = (text(&golden("tiny.onnx")), so_many_sequences(95, folder.path()));
     let bundle = folder.path().join("tiny.dram");
     // Ranges of one sequence of one token, within which hardly another sequence keeps.
     let narrow = folder.path().join("narrow");
@@ -86,26 +91,51 @@ fn a_gate_that_static_int8_misses_is_held_by_finer_ranges_or_refused() {
     for name in ["input_ids.npy", "attention_mask.npy"] {
         npy::write(&narrow.join(name), &Tensor::from_i64(&[1, 1], &[1])).expect("written");
     }
-    let pack = |points: &str| {
-        let (bundle, narrow) = (text(&bundle), text(&narrow));
-        let call = ["pack", &model, "-o", &bundle, "--task", "raw", "--precision", "int8-static"];
-        let gate = ["--calibrate", &narrow, "--eval", &data, "--max-drop", points, "--json"];
-        dram(&[&call[..], &gate].concat())
-    };
-    let refused = pack("0").expect(1);
-    assert!(refused.stderr.contains("points less, allowed 0 points"), "{refused:?}");
-    assert!(!bundle.exists(), "nothing is written");
-    let report = pack("5").expect(0).json();
+    let (bundle, narrow) = (text(&bundle), text(&narrow));
+    let call = ["pack", &model, "-o", &bundle, "--task", "raw", "--precision", "int8-static"];
+    let gate = ["--calibrate", &narrow, "--eval", &data, "--max-drop", "10", "--json"];
+    let report = dram(&[&call[..], &gate].concat()).expect(0).json();
     let rounds = report["repair"]["rounds"].as_array().expect("rounds");
     let [first, .., last] = &rounds[..] else { panic!("two rounds at least: {report}") };
     assert_eq!((&first["put_back"], &first["to"]), (&0.into(), &"int8-static".into()));
     assert_eq!(last["to"], "int8");
-    assert!(first["score"].as_f64() < Some(0.95) && last["score"].as_f64() >= Some(0.95));
+    assert!(first["score"].as_f64() < Some(0.9) && last["score"].as_f64() >= Some(0.9));
     let nodes = report["repair"]["nodes"].as_array().expect("nodes");
     let back = nodes.iter().filter(|node| node["stored_as"] == "int8").count();
     assert_eq!(last["put_back"], back, "{report}");
     let noise = |node: &Value| node["signal_to_noise_db"].as_f64();
     assert!(nodes.is_sorted_by(|a, b| noise(a) <= noise(b)), "the noisiest first: {report}");
+}
+
+/// A product whose two columns differ by less than int8 tells apart, so that which of them is larger is lost in it: nothing
+/// but f32 would hold the gate, and one node stays rounded.
+#[test]
+fn a_gate_that_nothing_holds_is_refused_and_nothing_is_written() {
+    let folder = tempdir().expect("a folder");
+    let value = |name: &str, width| {
+        ValueSpec::new(name, DType::F32, &[Dim::Symbol("batch".to_owned()), Dim::Fixed(width)])
+    };
+    let mut weights = vec![1.0; 2 * 4];
+    weights[1] = 1.001;
+    let graph = Graph {
+        name: "pair".to_owned(),
+        opsets: [(String::new(), 17)].into(),
+        inputs: vec![value("x", 4)],
+        outputs: vec![value("y", 2)],
+        nodes: vec![Node::new("MatMul", &["x", "w"], &["y"])],
+        initializers: [("w".to_owned(), Tensor::from_f32(&[4, 2], &weights))].into(),
+        ..Graph::default()
+    };
+    let (model, bundle) = (folder.path().join("pair.onnx"), folder.path().join("pair.dram"));
+    std::fs::write(&model, graph.to_onnx()).expect("a file");
+    let data = folder.path().join("x.npy");
+    let x: Vec<f32> = (0..24 * 4).map(|place| (place * place % 17) as f32 - 8.0).collect();
+    npy::write(&data, &Tensor::from_f32(&[24, 4], &x)).expect("written");
+    let (model, data) = (text(&model), text(&data));
+    let gate = ["--task", "raw", "--precision", "int8", "--eval", &data, "--max-drop", "0"];
+    let refused = dram(&[&["pack", &model, "-o", &text(&bundle)][..], &gate].concat()).expect(1);
+    assert!(refused.stderr.contains("points less, allowed 0 points"), "{refused:?}");
+    assert!(!bundle.exists(), "nothing is written");
 }
 
 /// Groups of four bits that cost too much become smaller before they become int8.

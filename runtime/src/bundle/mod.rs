@@ -5,6 +5,7 @@
 //! not at all; [`Bundle::open`] checks every rule before anything is used, and then hands out views
 //! of the mapped file: weights are never copied.
 
+mod digest;
 mod read;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -90,16 +91,13 @@ impl Bundle {
     }
 
     fn checked(bytes: Bytes, path: &Path, trust: &TrustPolicy) -> Result<Bundle> {
-        let seal = read::seal(&bytes, path)?;
-        trust.admit(seal.signed_by.as_ref(), path)?;
-        let manifest = read::manifest(&bytes, seal.manifest_bytes, path)?;
-        Ok(Bundle {
-            manifest,
-            digest: seal.digest,
-            signed_by: seal.signed_by,
-            bytes: Arc::new(bytes),
-            making_bytes: 0,
-        })
+        let bytes = Arc::new(bytes);
+        let manifest_bytes = read::header(&bytes, path)?;
+        let digest = digest::digest_of_shared(&bytes);
+        let signed_by = read::signer(&bytes, &digest, path)?;
+        trust.admit(signed_by.as_ref(), path)?;
+        let manifest = read::manifest(&bytes, manifest_bytes, path)?;
+        Ok(Bundle { bytes, manifest, digest, signed_by, making_bytes: 0 })
     }
 
     /// The same, which it took so many bytes to make in this process.

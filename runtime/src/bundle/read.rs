@@ -10,27 +10,13 @@ use crate::trust::{Digest, PublicKey};
 
 const AGAIN: &str = "copy it again, or pack it again with `dram pack`";
 
-/// What the header proves of the bytes that follow it.
-#[derive(Debug)]
-pub(super) struct Seal {
-    pub(super) manifest_bytes: usize,
-    pub(super) digest: Digest,
-    pub(super) signed_by: Option<PublicKey>,
-}
-
-/// Checks the header, then that digest and signature belong to the bytes.
-pub(super) fn seal(bytes: &[u8], path: &Path) -> Result<Seal> {
-    let manifest_bytes = header(bytes, path)?;
-    let digest = digest(bytes);
+/// Checks that digest and signature belong to the bytes, whose digest is `digest`: whose signature the header carries; none
+/// where key and signature are zeros.
+pub(super) fn signer(bytes: &[u8], digest: &Digest, path: &Path) -> Result<Option<PublicKey>> {
     if bytes[DIGEST] != digest.0 {
         let reason = "its digest does not match its contents; it was altered".to_owned();
         return Err(Error::Bundle { path: path.to_owned(), reason, next: AGAIN });
     }
-    Ok(Seal { manifest_bytes, digest, signed_by: signer(bytes, &digest, path)? })
-}
-
-/// Whose signature the header carries; none where key and signature are zeros.
-fn signer(bytes: &[u8], digest: &Digest, path: &Path) -> Result<Option<PublicKey>> {
     if bytes[KEY.start..SIGNATURE.end].iter().all(|&byte| byte == 0) {
         return Ok(None);
     }
@@ -56,7 +42,7 @@ pub(super) fn manifest(bytes: &[u8], manifest_bytes: usize, path: &Path) -> Resu
 }
 
 /// Checks the header; gives the length of the manifest.
-fn header(bytes: &[u8], path: &Path) -> Result<usize> {
+pub(super) fn header(bytes: &[u8], path: &Path) -> Result<usize> {
     let refuse = |reason: String, next| Error::Bundle { path: path.to_owned(), reason, next };
     if bytes.len() < HEADER_BYTES {
         let reason = format!("it has {} bytes, the header alone has {HEADER_BYTES}", bytes.len());
@@ -85,14 +71,6 @@ fn header(bytes: &[u8], path: &Path) -> Result<usize> {
         return Err(refuse("the reserved bytes of its header are not zero".to_owned(), AGAIN));
     }
     Ok(manifest_bytes as usize)
-}
-
-/// BLAKE3 of all bytes but those of digest, key and signature.
-pub(super) fn digest(bytes: &[u8]) -> Digest {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&bytes[..DIGEST.start]).update(&bytes[DIGEST.end..KEY.start]);
-    hasher.update(&bytes[SIGNATURE.end..]);
-    Digest(*hasher.finalize().as_bytes())
 }
 
 /// Checks that the sequences ascend, that exits are taken at a probability, that the sections follow one another, each at the next aligned

@@ -64,7 +64,7 @@ fn refusal(bytes: &[u8]) -> String {
 pub(crate) fn reseal(mut bytes: Vec<u8>) -> Vec<u8> {
     let file_bytes = bytes.len() as u64;
     bytes[16..24].copy_from_slice(&file_bytes.to_le_bytes());
-    let digest = read::digest(&bytes);
+    let digest = digest::digest(&bytes);
     bytes[DIGEST].copy_from_slice(&digest.0);
     bytes
 }

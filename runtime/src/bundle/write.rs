@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
-use super::{ALIGNMENT, DIGEST, HEADER_BYTES, KEY, MAGIC, SIGNATURE, VERSION, read};
+use super::{ALIGNMENT, DIGEST, HEADER_BYTES, KEY, MAGIC, SIGNATURE, VERSION, digest, read};
 use crate::error::{Error, Result};
 use crate::exits::Exits;
 use crate::golden::Example;
@@ -80,12 +80,14 @@ pub(crate) fn sign(path: &Path, key: &PrivateKey) -> Result<Digest> {
     if bytes.len() >= HEADER_BYTES && bytes.starts_with(&MAGIC) {
         bytes[KEY.start..SIGNATURE.end].fill(0);
     }
-    let seal = read::seal(&bytes, path)?;
-    read::manifest(&bytes, seal.manifest_bytes, path)?;
+    let manifest_bytes = read::header(&bytes, path)?;
+    let digest = digest::digest(&bytes);
+    read::signer(&bytes, &digest, path)?;
+    read::manifest(&bytes, manifest_bytes, path)?;
     bytes[KEY].copy_from_slice(&key.public().0);
-    bytes[SIGNATURE].copy_from_slice(&key.sign(&seal.digest));
+    bytes[SIGNATURE].copy_from_slice(&key.sign(&digest));
     replace(path, &bytes)?;
-    Ok(seal.digest)
+    Ok(digest)
 }
 
 /// Gives the file at `path` the content `bytes`: written to a temporary file beside it, flushed to the
@@ -150,7 +152,7 @@ pub fn image(parts: &Parts) -> Vec<u8> {
     }
     let file_bytes = bytes.len() as u64;
     bytes[16..24].copy_from_slice(&file_bytes.to_le_bytes());
-    let digest = read::digest(&bytes);
+    let digest = digest::digest(&bytes);
     bytes[DIGEST].copy_from_slice(&digest.0);
     bytes
 }
