@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn the_digest_is_the_same_on_two_threads() {
         let bytes: Vec<u8> =
-            (0..5_000_000_u32).map(|it| (it * 2_654_435_761 >> 13) as u8).collect();
+            (0..5_000_000_u32).map(|it| (it.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         for length in [
             HEADER_BYTES,
             5000,
