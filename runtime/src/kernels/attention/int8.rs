@@ -1,8 +1,8 @@
 //! Attention on integers: what its two products read is rounded just before, queries, keys and the columns of
 //! the values each in a step of their own, the shares of a softmax in steps of a 255th of the largest.
 //!
-//! All of it lies in *quads*, the four bytes of a column that a product takes at once, `[k / 4, 32]` of them. So whole
-//! columns are rounded, summed and put together side by side, and no byte is moved on its own.
+//! What a product reads lies in *quads*, the four bytes of a column that it takes at once, `[k / 4, 32]` of them. So
+//! whole columns of values and shares are rounded, summed and put together side by side, and no byte is moved on its own.
 
 use super::{EXCLUDED, Heads, Rows, check, largest, turn};
 use crate::kernels::block::{Block, Strided};
@@ -128,6 +128,9 @@ pub fn attention_i8(
     check(heads, &which, qkv, tokens, &out);
     assert!(tokens <= MOST_INT8_TOKENS, "32-bit sums hold that many tokens");
     assert_eq!(scratch.len(), heads.scratch_len_i8(tokens), "the scratch is that of the tokens");
+    if out.rows() == 0 {
+        return;
+    }
     // Where all are excluded, all are attended to.
     let kept = if mask.iter().all(|&keep| keep == 0) { &[] } else { mask };
     let scratch = Scratch::of(scratch, heads, tokens);
