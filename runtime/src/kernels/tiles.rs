@@ -38,8 +38,16 @@ type TileF32 = unsafe fn(usize, *const f32, usize, Right, *mut f32, usize);
 struct Right {
     panel: *const f32,
     start: *const f32,
+    part: Part,
+}
+
+/// What of a panel is asked for.
+#[derive(Clone, Copy)]
+pub(super) struct Part {
+    /// How many of its columns; what a tile leaves in those after them is not told.
+    pub(super) columns: usize,
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-    ahead: Ahead,
+    pub(super) ahead: Ahead,
 }
 
 /// What a tile may bring nearer while it computes, and never reads: with each step the line that lies another
@@ -49,6 +57,13 @@ struct Right {
 pub(super) struct Ahead {
     at: *const u8,
     stride: usize,
+}
+
+impl From<Ahead> for Part {
+    /// All columns.
+    fn from(ahead: Ahead) -> Part {
+        Part { columns: PANEL, ahead }
+    }
 }
 
 impl Ahead {
@@ -76,14 +91,15 @@ impl Ahead {
 /// As for [`TileF32`].
 type TurnedF32 = unsafe fn(usize, *const f32, *const f32, *mut f32);
 
-/// `(quads, a, a_stride, b, c, ahead)`: `c [R, 32] = a [R, 4 quads] x b [quads, 32, 4]`. Where `a` lies transposed,
+/// `(quads, a, a_stride, b, c, part)`: `c [R, 32] = a [R, 4 quads] x b [quads, 32, 4]`. Where `a` lies transposed,
 /// its quads are as far apart as those of `b`, and `a_stride` says nothing.
 ///
 /// # Safety
 /// As for [`TileF32`]; the rows of `c` follow each other.
-type TileI8 = unsafe fn(usize, *const u8, usize, *const i8, *mut i32, Ahead);
+type TileI8 = unsafe fn(usize, *const u8, usize, *const i8, *mut i32, Part);
 
-/// `c [rows, 32] = start + a [rows, k] x b [k, 32]`. The rows of `c` lie `c_stride` apart, `k` is the width of `a`.
+/// `c [rows, 32] = start + a [rows, k] x b [k, 32]`. The rows of `c` lie `c_stride` apart, `k` is the width of `a`; `part`
+/// says which columns.
 pub(super) fn multiply_f32(
     cpu: Cpu,
     rows: usize,
@@ -91,13 +107,13 @@ pub(super) fn multiply_f32(
     b: &[f32],
     start: &[f32; PANEL],
     (c, c_stride): (&mut [f32], usize),
-    ahead: Ahead,
+    part: impl Into<Part>,
 ) {
     let k = a.width;
     assert!(a.holds(rows), "the left side holds every row");
     assert!(b.len() >= k * PANEL, "a panel holds a row for every step of k");
     assert!(c.len() >= (rows - 1) * c_stride + PANEL, "the result holds every row");
-    let right = Right { panel: b.as_ptr(), start: start.as_ptr(), ahead };
+    let right = Right { panel: b.as_ptr(), start: start.as_ptr(), part: part.into() };
     let tiles = tiles_f32(cpu);
     for_each_tile(rows, tiles.len(), |row, count| {
         let (a_row, c_row) = (&a.values[row * a.stride..], &mut c[row * c_stride..]);
@@ -130,14 +146,15 @@ pub(super) fn multiply_turned_f32(
     });
 }
 
-/// `c [rows, 32] = (a - i8_offset(cpu)) [rows, 4 quads] x b [quads, 32, 4]`, exact modulo 2^32.
+/// `c [rows, 32] = (a - i8_offset(cpu)) [rows, 4 quads] x b [quads, 32, 4]`, exact modulo 2^32; `part` says which columns.
 pub(super) fn multiply_i8(
     cpu: Cpu,
     a: Strided<'_, u8>,
     b: &[i8],
     c: &mut [[i32; PANEL]],
-    ahead: Ahead,
+    part: impl Into<Part>,
 ) {
+    let part = part.into();
     let quads = a.width / 4;
     let rows = c.len();
     assert!(a.width.is_multiple_of(4), "a quantized row is padded to whole quads");
@@ -154,7 +171,7 @@ pub(super) fn multiply_i8(
                 a.stride,
                 b.as_ptr(),
                 c_rows.as_mut_ptr().cast(),
-                ahead,
+                part,
             )
         }
     });
@@ -173,7 +190,7 @@ pub(super) fn multiply_turned_i8(
     let (quads, rows) = (a.len(), c.len());
     assert!(rows <= PANEL, "a quad of the left side holds every row");
     let tiles = turned_i8(cpu);
-    let ahead = Ahead::after(b, 0, 1);
+    let part = Part::from(Ahead::after(b, 0, 1));
     for_each_tile(rows, tiles.len(), |row, count| {
         let a_row = a.as_flattened().get(row..).unwrap_or_default();
         let c_rows = &mut c[row..row + count];
@@ -185,7 +202,7 @@ pub(super) fn multiply_turned_i8(
                 0,
                 b.as_ptr().cast(),
                 c_rows.as_mut_ptr().cast(),
-                ahead,
+                part,
             )
         }
     });
@@ -326,7 +343,7 @@ unsafe fn scalar_i8<const TURNED: bool>(
     _a_stride: usize,
     b: *const i8,
     c: *mut i32,
-    _ahead: Ahead,
+    _part: Part,
 ) {
     // SAFETY: the caller vouches for one row of `c`, for all of `b`, and that they do not overlap.
     let (b, c) = unsafe {

@@ -5,7 +5,7 @@ use super::block::Strided;
 use super::cpu::{Cpu, per_cpu};
 use super::pack::{PANEL, PackedF32, PackedI8, quantized_width};
 use super::quantize::RowScale;
-use super::tiles::{self, Ahead, TILE_ROWS, Tile};
+use super::tiles::{self, Ahead, Part, TILE_ROWS, Tile};
 pub use depthwise::{DepthwiseF32, DepthwiseI8, depthwise_f32, depthwise_i8};
 pub use finish::{Finish, Residual, Target};
 pub use gather::{View, patch_len};
@@ -43,9 +43,9 @@ pub fn conv_f32(
             let sums = &mut sums.0[..count];
             let left = Strided { values: &left.values[row * left.stride..], ..left };
             let (panels, bias) = (weights.panel(panel), weights.bias(panel));
-            let (target, ahead) =
-                ((sums.as_flattened_mut(), PANEL), Ahead::after(panels, share.0, share.1));
-            tiles::multiply_f32(cpu, count, left, panels, bias, target, ahead);
+            let part = Part { columns, ahead: Ahead::after(panels, share.0, share.1) };
+            let target = (sums.as_flattened_mut(), PANEL);
+            tiles::multiply_f32(cpu, count, left, panels, bias, target, part);
             finish.store(cpu, sums, (panel, columns), first + row, &mut out);
         });
     });
@@ -78,7 +78,8 @@ pub fn conv_i8(
             let (products, sums) = (&mut products.0[..count], &mut sums.0[..count]);
             let left = Strided { values: &left.values[row * left.stride..], ..left };
             let panels = weights.panel(panel);
-            tiles::multiply_i8(cpu, left, panels, products, Ahead::after(panels, share.0, share.1));
+            let part = Part { columns, ahead: Ahead::after(panels, share.0, share.1) };
+            tiles::multiply_i8(cpu, left, panels, products, part);
             let column = Column {
                 sums: weights.column_sums(panel),
                 factor,

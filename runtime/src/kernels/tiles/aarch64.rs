@@ -4,7 +4,7 @@
 //! NEON multiplies signed bytes by signed bytes, so activations lose 128 first. Two products then add up
 //! to 2 * 128 * 127 = 32,512 at most while weights keep to -127..127, and fit 16 bits.
 
-use super::{Ahead, Level, PANEL, Right, TileF32, TileI8, TurnedF32};
+use super::{Level, PANEL, Part, Right, TileF32, TileI8, TurnedF32};
 use std::arch::aarch64::*;
 use std::arch::asm;
 
@@ -49,8 +49,8 @@ unsafe fn neon_f32<const R: usize>(
     c: *mut f32,
     c_stride: usize,
 ) {
-    let Right { panel: b, start, .. } = right;
-    for column in (0..PANEL).step_by(COLUMNS) {
+    let Right { panel: b, start, part } = right;
+    for column in (0..part.columns.min(PANEL)).step_by(COLUMNS) {
         // SAFETY: every address is in row 0..R of `a` or `c`, in `start`, or in row 0..k of `b`.
         unsafe {
             let (b, start, c) = (b.add(column), start.add(column), c.add(column));
@@ -155,9 +155,9 @@ unsafe fn dotprod_i8<const R: usize>(
     a_stride: usize,
     b: *const i8,
     c: *mut i32,
-    _ahead: Ahead,
+    part: Part,
 ) {
-    for column in (0..PANEL).step_by(COLUMNS) {
+    for column in (0..part.columns.min(PANEL)).step_by(COLUMNS) {
         let mut sums = [[vdupq_n_s32(0); 2]; R];
         // SAFETY: every address is in row 0..R of `a` or `c`, or in quad 0..quads of `b`.
         unsafe {
@@ -191,7 +191,7 @@ unsafe fn dotprod_turned_i8<const R: usize>(
     _a_stride: usize,
     b: *const i8,
     c: *mut i32,
-    _ahead: Ahead,
+    _part: Part,
 ) {
     for column in (0..PANEL).step_by(COLUMNS) {
         let mut sums = [[vdupq_n_s32(0); 2]; R];
@@ -286,9 +286,9 @@ unsafe fn neon_i8<const R: usize>(
     a_stride: usize,
     b: *const i8,
     c: *mut i32,
-    _ahead: Ahead,
+    part: Part,
 ) {
-    for column in (0..PANEL).step_by(COLUMNS) {
+    for column in (0..part.columns.min(PANEL)).step_by(COLUMNS) {
         // Two columns to a register, each in two halves.
         let mut sums = [[vdupq_n_s32(0); 4]; R];
         // SAFETY: every address is in row 0..R of `a` or `c`, or in quad 0..quads of `b`.
@@ -321,7 +321,7 @@ unsafe fn neon_turned_i8<const R: usize>(
     _a_stride: usize,
     b: *const i8,
     c: *mut i32,
-    _ahead: Ahead,
+    _part: Part,
 ) {
     for column in (0..PANEL).step_by(COLUMNS) {
         // Two columns to a register, each in two halves.

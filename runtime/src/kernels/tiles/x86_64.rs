@@ -5,7 +5,7 @@
 //! on `|a - 128| x (b with the sign of a - 128)`: at most 2 * 128 * 127 = 32,512 while weights keep to
 //! -127..127.
 
-use super::{Ahead, Level, PANEL, Right, TileF32, TileI8, TurnedF32, quads_apart};
+use super::{Level, PANEL, Part, Right, TileF32, TileI8, TurnedF32, quads_apart};
 use std::arch::x86_64::*;
 
 /// The function of each number of rows, as a table.
@@ -55,24 +55,55 @@ unsafe fn avx512_f32<const R: usize>(
     c: *mut f32,
     c_stride: usize,
 ) {
-    let Right { panel: b, start, ahead } = right;
+    // SAFETY: the caller vouches for it.
+    unsafe {
+        match right.part.columns <= 16 {
+            true => avx512_f32_of::<R, 1>(k, a, a_stride, right, c, c_stride),
+            false => avx512_f32_of::<R, 2>(k, a, a_stride, right, c, c_stride),
+        }
+    }
+}
+
+/// The first V registers of each row.
+///
+/// # Safety
+/// See [`TileF32`].
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn avx512_f32_of<const R: usize, const V: usize>(
+    k: usize,
+    a: *const f32,
+    a_stride: usize,
+    right: Right,
+    c: *mut f32,
+    c_stride: usize,
+) {
+    let Right { panel: b, start, part } = right;
     // SAFETY: every address is in row 0..R of `a` or `c`, in `start`, or in row 0..k of `b`.
     unsafe {
-        let mut sums = [[_mm512_loadu_ps(start), _mm512_loadu_ps(start.add(16))]; R];
+        let mut starts = [_mm512_setzero_ps(); V];
+        for (at, start_of) in starts.iter_mut().enumerate() {
+            *start_of = _mm512_loadu_ps(start.add(16 * at));
+        }
+        let mut sums = [starts; R];
         for step in 0..k {
             // Weights in f32 outgrow the caches of many machines; spread out, the requests wait for nobody.
-            _mm_prefetch::<_MM_HINT_T1>(ahead.line(step));
-            let b_low = _mm512_loadu_ps(b.add(step * PANEL));
-            let b_high = _mm512_loadu_ps(b.add(step * PANEL + 16));
-            for (row, [low, high]) in sums.iter_mut().enumerate() {
+            _mm_prefetch::<_MM_HINT_T1>(part.ahead.line(step));
+            let mut right = [_mm512_setzero_ps(); V];
+            for (at, right) in right.iter_mut().enumerate() {
+                *right = _mm512_loadu_ps(b.add(step * PANEL + 16 * at));
+            }
+            for (row, sums) in sums.iter_mut().enumerate() {
                 let left = _mm512_set1_ps(*a.add(row * a_stride + step));
-                *low = _mm512_fmadd_ps(left, b_low, *low);
-                *high = _mm512_fmadd_ps(left, b_high, *high);
+                for (sum, right) in sums.iter_mut().zip(right) {
+                    *sum = _mm512_fmadd_ps(left, right, *sum);
+                }
             }
         }
-        for (row, [low, high]) in sums.iter().enumerate() {
-            _mm512_storeu_ps(c.add(row * c_stride), *low);
-            _mm512_storeu_ps(c.add(row * c_stride + 16), *high);
+        for (row, sums) in sums.iter().enumerate() {
+            for (at, sum) in sums.iter().enumerate() {
+                _mm512_storeu_ps(c.add(row * c_stride + 16 * at), *sum);
+            }
         }
     }
 }
@@ -88,8 +119,8 @@ unsafe fn avx2_f32<const R: usize>(
     c: *mut f32,
     c_stride: usize,
 ) {
-    let Right { panel: b, start, .. } = right;
-    for column in [0, 16] {
+    let Right { panel: b, start, part } = right;
+    for column in (0..part.columns.min(PANEL)).step_by(16) {
         // SAFETY: every address is in row 0..R of `a` or `c`, in `start`, or in row 0..k of `b`.
         unsafe {
             let (b, start, c) = (b.add(column), start.add(column), c.add(column));
@@ -169,26 +200,53 @@ unsafe fn avx512_vnni_i8<const R: usize, const TURNED: bool>(
     a_stride: usize,
     b: *const i8,
     c: *mut i32,
-    ahead: Ahead,
+    part: Part,
 ) {
-    let mut sums = [[_mm512_setzero_si512(); 2]; R];
+    // SAFETY: the caller vouches for it.
+    unsafe {
+        match part.columns <= 16 {
+            true => avx512_vnni_i8_of::<R, 1, TURNED>(quads, a, a_stride, b, c, part),
+            false => avx512_vnni_i8_of::<R, 2, TURNED>(quads, a, a_stride, b, c, part),
+        }
+    }
+}
+
+/// The first V registers of each row.
+///
+/// # Safety
+/// See [`TileI8`].
+#[target_feature(enable = "avx512f,avx512vnni")]
+#[inline]
+unsafe fn avx512_vnni_i8_of<const R: usize, const V: usize, const TURNED: bool>(
+    quads: usize,
+    a: *const u8,
+    a_stride: usize,
+    b: *const i8,
+    c: *mut i32,
+    part: Part,
+) {
+    let mut sums = [[_mm512_setzero_si512(); V]; R];
     // SAFETY: every address is in row 0..R of `a` or `c`, or in quad 0..quads of `b`.
     unsafe {
         for quad in 0..quads {
             if !TURNED {
-                _mm_prefetch::<_MM_HINT_T1>(ahead.line(quad));
+                _mm_prefetch::<_MM_HINT_T1>(part.ahead.line(quad));
             }
-            let b_low = _mm512_loadu_si512(b.add(quad * 4 * PANEL).cast());
-            let b_high = _mm512_loadu_si512(b.add(quad * 4 * PANEL + 64).cast());
-            for (row, [low, high]) in sums.iter_mut().enumerate() {
+            let mut right = [_mm512_setzero_si512(); V];
+            for (at, right) in right.iter_mut().enumerate() {
+                *right = _mm512_loadu_si512(b.add(quad * 4 * PANEL + 64 * at).cast());
+            }
+            for (row, sums) in sums.iter_mut().enumerate() {
                 let left = _mm512_set1_epi32(quad_of::<TURNED>(a, a_stride, row, quad));
-                *low = _mm512_dpbusd_epi32(*low, left, b_low);
-                *high = _mm512_dpbusd_epi32(*high, left, b_high);
+                for (sum, right) in sums.iter_mut().zip(right) {
+                    *sum = _mm512_dpbusd_epi32(*sum, left, right);
+                }
             }
         }
-        for (row, [low, high]) in sums.iter().enumerate() {
-            _mm512_storeu_si512(c.add(row * PANEL).cast(), *low);
-            _mm512_storeu_si512(c.add(row * PANEL + 16).cast(), *high);
+        for (row, sums) in sums.iter().enumerate() {
+            for (at, sum) in sums.iter().enumerate() {
+                _mm512_storeu_si512(c.add(row * PANEL + 16 * at).cast(), *sum);
+            }
         }
     }
 }
@@ -205,9 +263,9 @@ macro_rules! narrow_i8_tile {
             a_stride: usize,
             b: *const i8,
             c: *mut i32,
-            _ahead: Ahead,
+            part: Part,
         ) {
-            for column in [0, 16] {
+            for column in (0..part.columns.min(PANEL)).step_by(16) {
                 let mut sums = [[_mm256_setzero_si256(); 2]; R];
                 // SAFETY: every address is in row 0..R of `a` or `c`, or in quad 0..quads of `b`.
                 unsafe {
@@ -265,6 +323,7 @@ unsafe fn quad_of<const TURNED: bool>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::Ahead;
     use super::*;
 
     #[test]
@@ -279,15 +338,15 @@ mod tests {
         // SAFETY: the feature is detected above, and `a`, `b` and `c` hold 6 rows of 37 quads.
         unsafe {
             let (left, right) = (a.as_ptr(), b.as_ptr());
-            let ahead = Ahead::after(&b, 0, 1);
-            avx512_vnni_i8::<6, false>(quads, left, stride, right, wide.as_mut_ptr().cast(), ahead);
+            let part = Part { columns: PANEL, ahead: Ahead::after(&b, 0, 1) };
+            avx512_vnni_i8::<6, false>(quads, left, stride, right, wide.as_mut_ptr().cast(), part);
             avx512vl_vnni_i8::<6, false>(
                 quads,
                 left,
                 stride,
                 right,
                 narrow.as_mut_ptr().cast(),
-                ahead,
+                part,
             );
         }
         assert_eq!(wide, narrow);
