@@ -158,13 +158,15 @@ impl Gate<'_> {
 
     /// The noise of the nodes that have a form in `from`, as `scheme` has them.
     fn noise(&self, scheme: &Scheme, from: Precision, samples: &Samples) -> Result<Vec<Noise>> {
-        let names: Vec<String> = match from {
+        let mut names: Vec<String> = match from {
             Precision::Int8Static => quantize::ranged(self.fused),
             _ if from.group().is_some() => quantize::narrow(self.fused),
             _ => quantize::quantizable(self.fused),
         };
-        let twins = repair::with_twins(self.fused, &names);
         let stored = |name: &str| *scheme.exceptions.get(name).unwrap_or(&scheme.precision);
+        // What was never rounded brings no noise.
+        names.retain(|name| stored(name) != Precision::F32);
+        let twins = repair::with_twins(self.fused, &names);
         let forms =
             |name: &String| [(name.clone(), Precision::F32), (repair::twin_of(name), stored(name))];
         let of_twins = Scheme {

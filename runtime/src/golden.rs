@@ -263,7 +263,8 @@ mod tests {
             precision,
             calibrate: None,
             evaluate: None,
-            require_int8: None,
+            // Narrow layers too.
+            require_int8: Some(0.0),
             max_drop: DEFAULT_MAX_DROP,
             exit_drop: crate::exits::DEFAULT_EXIT_DROP,
         };

@@ -61,7 +61,8 @@ pub struct PackOptions {
     /// Most accuracy that early exits may lose against the last layer, in points; where the model has any,
     /// their threshold is calibrated on the labelled data.
     pub exit_drop: f64,
-    /// Least share of the multiply-accumulates that must run in int8, 0 to 1.
+    /// Least share of the multiply-accumulates that must run in int8, 0 to 1; where it is given, layers that are too
+    /// narrow for int8 to save work are rounded too.
     pub require_int8: Option<f64>,
 }
 
@@ -106,6 +107,8 @@ pub struct PackReport {
     pub left_to_tract: Option<String>,
     /// Share of the multiply-accumulates that run in int8, at the longest sequence, 0 to 1.
     pub int8_mac_share: f64,
+    /// Layers that stay f32 in int8 because they are too narrow for it to save work, by the values that they write.
+    pub without_gain: Vec<String>,
     /// Largest difference between fused f32 and tract on the original, relative to the largest output;
     /// `None` where no shape is known to compare them in.
     pub fusion_error: Option<f32>,
@@ -161,7 +164,7 @@ pub fn pack(
     });
     let f32_score = f32_score.transpose()?;
     let asked = options.calibrate.as_ref();
-    let (scheme, calibrated) = match (options.precision, asked) {
+    let (mut scheme, calibrated) = match (options.precision, asked) {
         (precision @ (Precision::Int8 | Precision::Int8Static), Some(asked)) => {
             progress("calibrating");
             let (equalized, scheme, calibrated) = calibrate(&fused, &belongings, precision, asked)?;
@@ -176,6 +179,12 @@ pub fn pack(
         }
         (precision, _) => (precision.into(), None),
     };
+    let without_gain = match (options.precision, options.require_int8) {
+        (Precision::Int8 | Precision::Int8Static, None) => quantize::without_gain(&fused),
+        _ => Vec::new(),
+    };
+    let kept = without_gain.iter().map(|node| (node.clone(), Precision::F32));
+    scheme.exceptions.extend(kept);
     let Packed { prepared, session, score, repair } = match options.precision {
         Precision::F32 if floats == fused => {
             let session = reference_session;
@@ -224,6 +233,7 @@ pub fn pack(
         operators: session.operators(),
         left_to_tract: prepared.left_to_tract,
         int8_mac_share,
+        without_gain,
         fusion_error,
         calibrated,
         measure,

@@ -171,6 +171,23 @@ fn too_little_int8_is_refused_and_nothing_is_written() {
     pack("int8", "100%").expect(0);
 }
 
+/// Where int8 saves no work it is not claimed: the layers of the small encoder have 32 and 64 inputs.
+#[test]
+fn layers_too_narrow_to_gain_stay_f32_unless_int8_is_required() {
+    let folder = tempdir().expect("a folder");
+    let (model, bundle) = (text(&golden("tiny.onnx")), text(&folder.path().join("tiny.dram")));
+    let pack = |more: &[&str]| {
+        let call = ["pack", &model, "-o", &bundle, "--task", "raw", "--json"];
+        dram(&[&call[..], more].concat()).expect(0).json()
+    };
+    let report = pack(&[]);
+    assert_eq!(report["without_gain"].as_array().map(Vec::len), Some(9), "{report}");
+    assert_eq!(report["precision"], "int8", "{report}");
+    assert!(report["int8_mac_share"].as_f64().is_some_and(|share| share < 0.5), "{report}");
+    let required = pack(&["--require-int8", "100%"]);
+    assert_eq!(required["without_gain"], serde_json::json!([]), "{required}");
+}
+
 #[test]
 fn compare_tells_where_two_forms_of_a_model_part() {
     let folder = tempdir().expect("a folder");

@@ -117,7 +117,9 @@ pub(crate) fn text(path: &Path) -> String {
 pub(crate) fn tiny_bundle(folder: &Path) -> String {
     let bundle = text(&folder.join("tiny.dram"));
     let model = text(&golden("tiny.onnx"));
-    dram(&["pack", &model, "-o", &bundle, "--task", "raw", "--seq", "16,32"]).expect(0);
+    // Its layers are too narrow to gain by int8, and are here to be rounded.
+    let rounded = ["--seq", "16,32", "--require-int8", "50%"];
+    dram(&[&["pack", &model, "-o", &bundle, "--task", "raw"], &rounded[..]].concat()).expect(0);
     bundle
 }
 

@@ -84,7 +84,8 @@ pub(crate) struct Pack {
     #[arg(long, value_name = "POINTS", requires = "eval", default_value_t = DEFAULT_EXIT_DROP)]
     exit_drop: f64,
 
-    /// Refuse where less of the multiply-accumulates runs in int8: `90%`
+    /// Refuse where less of the multiply-accumulates runs in int8, `90%`, and round layers that are too narrow to gain by
+    /// it too
     #[arg(long, value_name = "SHARE", value_parser = share)]
     require_int8: Option<f64>,
 
@@ -140,6 +141,10 @@ impl Pack {
             row("executor", executor(report.executor, report.operators)),
             row("int8 MACs", percent(report.int8_mac_share)),
         ];
+        if !report.without_gain.is_empty() {
+            let count = report.without_gain.len();
+            rows.push(row("kept in f32", format!("{count} layers too narrow to gain by int8")));
+        }
         rows.extend(report.calibrated.map(|it| {
             let mut value = format!("{} on {} examples", it.calibration, it.samples);
             if it.equalized > 0 {

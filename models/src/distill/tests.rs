@@ -311,7 +311,8 @@ fn packed(out: &Path, precision: dram_runtime::Precision) -> PathBuf {
         evaluate: Some(out.with_file_name("val.tsv")),
         max_drop: 100.0,
         exit_drop: 0.3,
-        require_int8: None,
+        // Narrow layers too.
+        require_int8: Some(0.0),
     };
     let onnx = out.join("student.onnx");
     dram_runtime::pack::pack(&onnx, &bundle, &options, &mut |_| {}).expect("a bundle");

@@ -10,6 +10,7 @@
 mod conv;
 mod embed;
 mod flow;
+mod gain;
 mod linear;
 #[cfg(test)]
 mod properties;
@@ -23,6 +24,7 @@ use crate::kernels::{MOST_INT8_INPUTS, RowScale};
 use crate::optimize::marks;
 pub use crate::precision::Precision;
 use crate::tensor::{DType, Tensor};
+pub(crate) use gain::without_gain;
 
 /// Tables with fewer elements than this are no embeddings, and not worth a rounding.
 const LEAST_TABLE: usize = 1024;
@@ -68,7 +70,7 @@ impl Scheme {
 /// [`Error::Graph`] where a weight is not finite, or what a static node reads has no range;
 /// [`Error::Unsupported`] where int8 is asked for and nothing in the graph has a form in int8.
 pub fn quantize(graph: &mut Graph, scheme: &Scheme) -> Result<()> {
-    let mut int8_nodes = 0;
+    let forms = quantizable(graph).len();
     for index in 0..graph.nodes.len() {
         let node = graph.nodes[index].clone();
         let precision = scheme.of(&node);
@@ -86,13 +88,10 @@ pub fn quantize(graph: &mut Graph, scheme: &Scheme) -> Result<()> {
             _ => node,
         };
         let (node, initializers) = match int8 {
-            Some(pack) => {
-                int8_nodes += 1;
-                match precision.group().filter(|_| node.is_fused("Linear")) {
-                    Some(group) => linear::pack_int4(graph, node, group)?,
-                    None => pack(graph, node)?,
-                }
-            }
+            Some(pack) => match precision.group().filter(|_| node.is_fused("Linear")) {
+                Some(group) => linear::pack_int4(graph, node, group)?,
+                None => pack(graph, node)?,
+            },
             None if node.is_fused("Conv") => conv::pack_f32(graph, node)?,
             None if !node.is_fused("Linear") => (node, Vec::new()),
             None if precision == Precision::F16 => linear::pack_f16(graph, node)?,
@@ -103,7 +102,7 @@ pub fn quantize(graph: &mut Graph, scheme: &Scheme) -> Result<()> {
     }
     flow::run(graph);
     graph.remove_dead();
-    if !scheme.precision.is_float() && int8_nodes == 0 {
+    if !scheme.precision.is_float() && forms == 0 {
         return Err(Error::Unsupported {
             model: graph.name.clone(),
             findings: vec![
