@@ -1,18 +1,20 @@
 //! How near our kernels come to a machine's peaks: measured here, carried over to other machines.
 
+mod networks;
+
 use std::hint::black_box;
 use std::thread::available_parallelism;
 
 use dram_runtime::kernels::{
-    Activation, Block, Cpu, Epilogue, Finish, Function, Heads, LayerNorm, PackedF32, PackedI8,
-    Padding, Pointwise, Residual, RowScale, Slide, Target, View, Window, attention, column_sums,
-    conv_f32, conv_i8, layer_norm_in_place, linear_f32, linear_i8, pack_f32, pack_i8, pad_columns,
-    patch_len, quantize_columns, quantize_rows, quantized_width,
+    Activation, Block, Cpu, Epilogue, Heads, LayerNorm, PackedF32, PackedI8, RowScale, attention,
+    column_sums, layer_norm_in_place, linear_f32, linear_i8, pack_f32, pack_i8, pad_columns,
+    quantize_columns, quantize_rows, quantized_width,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::machine;
 use crate::process::cpu_time;
+pub(crate) use networks::NetworkRates;
 
 /// What one thread of a machine reached. Layers are those of an encoder of [`WIDTH`] on [`TOKENS`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,12 +42,10 @@ pub(crate) struct Calibration {
     pub(crate) int8_efficiency: f64,
     /// Share of the f32 peak that attention reaches, softmax included.
     pub(crate) attention_efficiency: f64,
-    /// Share of the f32 peak that the convolutions of a small network reach.
-    pub(crate) conv_f32_efficiency: f64,
-    /// Share of the int8 peak that they reach, their images rounded from layer to layer.
-    pub(crate) conv_int8_efficiency: f64,
-    /// What a kernel costs that computes next to nothing.
+    /// What a kernel of an encoder costs that computes next to nothing.
     pub(crate) call_nanoseconds: f64,
+    /// What networks over signals and images take.
+    pub(crate) network_nanoseconds: NetworkRates,
 }
 
 const TOKENS: usize = 64;
@@ -66,7 +66,7 @@ const LAYERS: [(usize, usize, Activation); 4] = [
 ];
 
 impl Calibration {
-    /// Measures this machine, for about two seconds; other work on it shows as lower shares.
+    /// Measures this machine, for about four seconds; other work on it shows as lower shares.
     pub(crate) fn measure() -> Calibration {
         let cpu = Cpu::detect();
         let (f32_peak, int8_peak) = (peak_f32(cpu), peak_int8(cpu));
@@ -74,7 +74,6 @@ impl Calibration {
         let (f32_rate, int8_rate) =
             (macs as f64 / layers_f32_seconds(cpu), macs as f64 / layers_int8_seconds(cpu));
         let attention_macs = 2 * TOKENS * TOKENS * WIDTH;
-        let (conv_f32_rate, conv_int8_rate) = conv_rates(cpu);
         Calibration {
             machine: machine::processor().unwrap_or_else(|| "unknown".to_owned()),
             kernels: cpu.name().to_owned(),
@@ -88,9 +87,8 @@ impl Calibration {
             f32_efficiency: f32_rate / f32_peak,
             int8_efficiency: int8_rate / int8_peak,
             attention_efficiency: attention_macs as f64 / attention_seconds(cpu) / f32_peak,
-            conv_f32_efficiency: conv_f32_rate / f32_peak,
-            conv_int8_efficiency: conv_int8_rate / int8_peak,
             call_nanoseconds: call_seconds(cpu) * 1e9,
+            network_nanoseconds: NetworkRates::measure([f32_peak, int8_peak]),
         }
     }
 }
@@ -184,81 +182,6 @@ impl Int8Layer {
     fn packed(&self) -> PackedI8<'_> {
         PackedI8::new(&self.panels, &self.sums, &self.scales, &self.bias, self.k, self.n)
             .expect("packed for k and n")
-    }
-}
-
-/// Grid, channels, window and outputs of the convolutions: those of a network over windows of a sensor, and of one
-/// over small images.
-const CONVOLUTIONS: [([usize; 2], usize, [usize; 2], usize); 4] = [
-    ([1, 64], 16, [1, 5], 32),
-    ([1, 32], 32, [1, 5], 40),
-    ([24, 24], 16, [3, 3], 32),
-    ([12, 12], 32, [3, 3], 64),
-];
-
-/// Multiply-accumulates per second of [`CONVOLUTIONS`], in f32 and in int8.
-fn conv_rates(cpu: Cpu) -> (f64, f64) {
-    let convs = CONVOLUTIONS.map(|(grid, channels, kernel, n)| {
-        let before = kernel.map(|taps| taps / 2);
-        let padding = Padding::Fixed { before, after: before };
-        let window = Window { kernel, padding, ..Window::CELL };
-        let slide = window.over(grid).expect("padded by half of it, a window fits");
-        Conv { layer: Int8Layer::new(window.taps() * channels, n), slide, channels }
-    });
-    let macs: usize =
-        convs.iter().map(|conv| conv.slide.cells() * conv.layer.k * conv.layer.n).sum();
-    let images: Vec<Vec<f32>> =
-        convs.iter().map(|conv| floats(conv.slide.cells() * conv.channels)).collect();
-    let rounded: Vec<Vec<u8>> = images.iter().map(|image| vec![3; image.len()]).collect();
-    let panels: Vec<Vec<f32>> = convs
-        .iter()
-        .map(|conv| pack_f32(&floats(conv.layer.k * conv.layer.n), conv.layer.k, conv.layer.n))
-        .collect();
-    let most = convs.iter().map(|conv| conv.slide.cells() * conv.layer.n).max().unwrap_or(0);
-    let widest = convs.iter().map(|conv| patch_len(quantized_width(conv.layer.k))).max();
-    let (mut out, mut patch) = (vec![0.0; most], vec![0.0; widest.unwrap_or(0)]);
-    let (mut out_u8, mut patch_u8) = (vec![0; most], vec![0; widest.unwrap_or(0)]);
-    let relu = Function::Clip { least: 0.0, most: f32::INFINITY };
-    let finish = |conv: &Conv| Finish {
-        pointwise: Pointwise { function: relu, ..Pointwise::NONE },
-        residual: Residual::None,
-        factors: None,
-        width: conv.layer.n,
-        first: 0,
-    };
-    let f32_seconds = median(|| {
-        for ((conv, image), panels) in convs.iter().zip(&images).zip(&panels) {
-            let Int8Layer { bias, k, n, .. } = &conv.layer;
-            let weights = PackedF32::new(panels, bias, *k, *n).expect("packed for k and n");
-            let out = Target::F32(&mut out[..conv.slide.cells() * n]);
-            let patch = &mut patch[..patch_len(*k)];
-            conv_f32(cpu, &conv.view(black_box(image)), &weights, finish(conv), patch, out);
-        }
-    });
-    let range = RowScale::default();
-    let int8_seconds = median(|| {
-        for (conv, image) in convs.iter().zip(&rounded) {
-            let Int8Layer { k, n, .. } = &conv.layer;
-            let out = Target::U8(&mut out_u8[..conv.slide.cells() * n], range);
-            let patch = &mut patch_u8[..patch_len(quantized_width(*k))];
-            let view = conv.view(black_box(image));
-            conv_i8(cpu, &view, range, &conv.layer.packed(), finish(conv), patch, out);
-        }
-    });
-    (macs as f64 / f32_seconds, macs as f64 / int8_seconds)
-}
-
-/// A convolution that gives as many places as its image has cells.
-struct Conv {
-    layer: Int8Layer,
-    slide: Slide,
-    channels: usize,
-}
-
-impl Conv {
-    fn view<'a, T>(&'a self, x: &'a [T]) -> View<'a, T> {
-        let Conv { slide, channels, .. } = self;
-        View { x, channels: *channels, group: 0..*channels, slide, places: 0..slide.cells() }
     }
 }
 

@@ -94,7 +94,7 @@ pub use decode::{Prediction, Scored};
 pub use error::{Error, Result};
 pub use graph::Graph;
 pub use manifest::{Manifest, Task};
-pub use operators::Work;
+pub use operators::{NetworkWork, Work};
 pub use plan::Plan;
 pub use precision::Precision;
 pub use session::{Options, Session, plans};

@@ -80,6 +80,8 @@ fn calibrated(calibration: &Calibration) -> String {
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let rate = |value: f64, unit: &str| format!("{:.1} {unit}", value / 1e9);
     let share = |value: f64| format!("{:.1} % of peak", 100.0 * value);
+    let nanoseconds = |value: f64| format!("{value:.3} ns");
+    let network = &calibration.network_nanoseconds;
     let rows = [
         row("f32 peak", rate(calibration.f32_macs_per_second, "GMAC/s")),
         row("int8 peak", rate(calibration.int8_macs_per_second, "GMAC/s")),
@@ -87,9 +89,22 @@ fn calibrated(calibration: &Calibration) -> String {
         row("f32 layers", share(calibration.f32_efficiency)),
         row("int8 layers", share(calibration.int8_efficiency)),
         row("attention", share(calibration.attention_efficiency)),
-        row("f32 convolutions", share(calibration.conv_f32_efficiency)),
-        row("int8 convolutions", share(calibration.conv_int8_efficiency)),
-        row("call", format!("{:.0} ns", calibration.call_nanoseconds)),
+        row("call", nanoseconds(calibration.call_nanoseconds)),
+        row("networks", String::new()),
+        row("  f32 MAC", nanoseconds(network.f32_mac)),
+        row("  int8 MAC", nanoseconds(network.int8_mac)),
+        row("  f32 depthwise MAC", nanoseconds(network.f32_depthwise_mac)),
+        row("  int8 depthwise MAC", nanoseconds(network.int8_depthwise_mac)),
+        row("  number gathered", nanoseconds(network.gathered)),
+        row("  piece gathered", nanoseconds(network.gathered_piece)),
+        row("  f32 number written", nanoseconds(network.f32_value)),
+        row("  int8 number written", nanoseconds(network.int8_value)),
+        row("  number pooled", nanoseconds(network.pooled)),
+        row("  number of ONNX operators", nanoseconds(network.array_value)),
+        row("  byte of linear weights", nanoseconds(network.weight_byte)),
+        row("  layer", nanoseconds(network.layer)),
+        row("  step", nanoseconds(network.step)),
+        row("  answer", nanoseconds(network.answer)),
     ];
     let Calibration { machine, kernels, .. } = calibration;
     format!("{machine}, {kernels} kernels, one thread\n{}", table(&rows))

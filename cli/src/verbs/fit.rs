@@ -17,7 +17,7 @@ use crate::Answer;
 use crate::calibration::Calibration;
 use crate::output::{Output, table};
 use crate::verbs;
-use predict::{HELD_OUT_ERROR, Length, Machine, Model, NETWORK_ERROR, Work, default_calibration};
+use predict::{HELD_OUT_ERROR, Length, Machine, Model, Work, default_calibration};
 
 /// Rank bundles x boards by predicted latency and RAM; exit code 1 where none meets the goals
 #[derive(Debug, Args)]
@@ -113,7 +113,6 @@ impl Fit {
                 "fits": fits,
                 "calibration": calibration,
                 "held_out_error": HELD_OUT_ERROR,
-                "network_held_out_error": NETWORK_ERROR,
                 "candidates": candidates,
             }),
         )?;
@@ -141,7 +140,7 @@ impl Fit {
     ) -> Candidate {
         let predict = |work: &Work| machine.predict_ms(work, self.threads.get(), calibration);
         let predicted = length.work.as_ref().map(predict);
-        let p95 = length.work.as_ref().map(|work| predict(work) * (1.0 + work.error()));
+        let p95 = predicted.map(|predicted| predicted * (1.0 + HELD_OUT_ERROR));
         let (peak, usable) = (length.plan.peak_bytes(), machine.ram_usable_bytes);
         let allowed = self.ram.map_or(usable, |ram| ram.ram_bytes().min(usable));
         let large = (peak > allowed)
@@ -240,12 +239,10 @@ fn text(candidates: &[Candidate], calibration: &Calibration) -> String {
     }
     text += &format!(
         "\nlatencies are predicted from shares of peak measured on {} ({}); there, models that it was not\n\
-         measured on took up to {:.0} % more or less, networks with convolutions up to {:.0} % more, which is the\n\
-         margin of p95; on a board, measure\n",
+         measured on took up to {:.0} % more, which is the margin of p95; on a board, measure\n",
         calibration.machine,
         calibration.kernels,
         100.0 * HELD_OUT_ERROR,
-        100.0 * NETWORK_ERROR,
     );
     text
 }

@@ -11,8 +11,9 @@ mod run;
 mod tests;
 
 use crate::arena::{self, Slot};
+use crate::kernels::PANEL;
 use crate::operators::array::Array;
-use crate::operators::{self, Matrix, Operator, Work};
+use crate::operators::{self, Matrix, NetworkWork, Operator, Work};
 use crate::shapes::Fact;
 
 pub(crate) use run::Workspace;
@@ -85,6 +86,49 @@ impl Needs {
     }
 }
 
+impl Step {
+    /// What a run of it does that its operator does not know of.
+    fn work(&self) -> NetworkWork {
+        let one = NetworkWork { steps: 1, ..NetworkWork::default() };
+        let other = self.other.as_ref().map_or(0, Value::count);
+        let [other, x, out] = [other, self.x.count(), self.out.count()].map(|count| count as u64);
+        let Kernel::Fused(operator, matrix) = &self.kernel else {
+            return NetworkWork { array_values: x + other + out, ..one };
+        };
+        match &**operator {
+            Operator::Grid(_) => NetworkWork { f32_values: other, ..one },
+            Operator::Linear(layer) => {
+                let weights = (layer.k * layer.n.next_multiple_of(PANEL)) as u64;
+                let macs = weights * matrix.rows as u64;
+                // The rows of the largest tile.
+                let reads = weights * matrix.rows.div_ceil(12) as u64;
+                let one = NetworkWork { layers: 1, f32_values: other, ..one };
+                match layer.int8 {
+                    None => {
+                        let f32_values = other + out;
+                        NetworkWork {
+                            f32_panel_macs: macs,
+                            weight_bytes: 4 * reads,
+                            f32_values,
+                            ..one
+                        }
+                    }
+                    Some(_) => {
+                        let int8_values = 2 * x + out;
+                        NetworkWork {
+                            int8_panel_macs: macs,
+                            weight_bytes: reads,
+                            int8_values,
+                            ..one
+                        }
+                    }
+                }
+            }
+            _ => NetworkWork { f32_values: x + other + out, ..one },
+        }
+    }
+}
+
 impl Network {
     /// What a run on `threads` needs.
     pub(crate) fn needs(&self, threads: usize) -> Needs {
@@ -117,6 +161,7 @@ impl Network {
                 },
                 Kernel::Array(_) => Work::default(),
             };
+            work.network += step.work();
         }
         work
     }

@@ -152,6 +152,40 @@ pub struct Work {
     pub conv_macs: u64,
     /// Those of our convolutions that run on int8 numbers.
     pub int8_conv_macs: u64,
+    /// The same for a network over signals or images, by what takes its time there.
+    pub network: NetworkWork,
+}
+
+/// What the kernels of a network over signals and images do, in parts that each take their own time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetworkWork {
+    /// Multiply-accumulates in f32 of linear layers and of convolutions but for depthwise ones; outputs count in whole
+    /// panels.
+    pub f32_panel_macs: u64,
+    /// Those in int8.
+    pub int8_panel_macs: u64,
+    /// Multiply-accumulates of depthwise convolutions in f32.
+    pub f32_depthwise_macs: u64,
+    /// Those in int8.
+    pub int8_depthwise_macs: u64,
+    /// Numbers under windows that are copied before they are multiplied.
+    pub gathered: u64,
+    /// Pieces that they are copied in: lines of windows.
+    pub gathered_pieces: u64,
+    /// Numbers that layers in f32 write, and functions of one number read and write.
+    pub f32_values: u64,
+    /// Numbers that layers in int8 round and write.
+    pub int8_values: u64,
+    /// Numbers under the windows of pooling.
+    pub pooled: u64,
+    /// Numbers that operators of ONNX's own read and write.
+    pub array_values: u64,
+    /// Bytes of weights that linear layers read, once for each twelve rows.
+    pub weight_bytes: u64,
+    /// Linear layers and convolutions.
+    pub layers: u64,
+    /// Kernels that are called, those of layers among them.
+    pub steps: u64,
 }
 
 impl Work {
@@ -168,6 +202,25 @@ impl std::ops::AddAssign for Work {
         self.attention_macs += other.attention_macs;
         self.conv_macs += other.conv_macs;
         self.int8_conv_macs += other.int8_conv_macs;
+        self.network += other.network;
+    }
+}
+
+impl std::ops::AddAssign for NetworkWork {
+    fn add_assign(&mut self, other: NetworkWork) {
+        self.f32_panel_macs += other.f32_panel_macs;
+        self.int8_panel_macs += other.int8_panel_macs;
+        self.f32_depthwise_macs += other.f32_depthwise_macs;
+        self.int8_depthwise_macs += other.int8_depthwise_macs;
+        self.gathered += other.gathered;
+        self.gathered_pieces += other.gathered_pieces;
+        self.f32_values += other.f32_values;
+        self.int8_values += other.int8_values;
+        self.pooled += other.pooled;
+        self.array_values += other.array_values;
+        self.weight_bytes += other.weight_bytes;
+        self.layers += other.layers;
+        self.steps += other.steps;
     }
 }
 

@@ -5,18 +5,14 @@ use std::path::Path;
 
 use dram_runtime::bundle::Bundle;
 use dram_runtime::plan::Plan;
-use dram_runtime::{Options, Result, Session, session};
+use dram_runtime::{NetworkWork, Options, Result, Session, session};
 use dram_targets::boards::{self, Board, Core, Feature, Peaks};
 
-use crate::calibration::Calibration;
+use crate::calibration::{Calibration, NetworkRates};
 
-/// Largest share by which measured latencies differed from predicted ones, of four models that took no
-/// part in the calibration, on the machine that was calibrated: docs/fit.md has the table.
-pub(crate) const HELD_OUT_ERROR: f64 = 0.25;
-
-/// The same of networks with convolutions, five that took no part either: what small ones do besides multiplying
-/// is not predicted.
-pub(crate) const NETWORK_ERROR: f64 = 2.1;
+/// Largest share by which answers took longer than predicted, of models that took no part in the calibration, on the
+/// machine that was calibrated: docs/fit.md has the table.
+pub(crate) const HELD_OUT_ERROR: f64 = 0.3;
 
 /// What `dram doctor --calibrate` found on a server processor, one thread: the shares of peak that boards
 /// are given where nobody has calibrated on one.
@@ -27,15 +23,29 @@ pub(crate) fn default_calibration() -> Calibration {
         cores: 2,
         ram_available_bytes: 20 << 30,
         cache_bytes: 32 << 20,
-        f32_macs_per_second: 57.3e9,
-        int8_macs_per_second: 203.8e9,
-        memory_bytes_per_second: 24.5e9,
-        f32_efficiency: 0.847,
-        int8_efficiency: 0.789,
-        attention_efficiency: 0.512,
-        conv_f32_efficiency: 0.698,
-        conv_int8_efficiency: 0.487,
-        call_nanoseconds: 65.5,
+        f32_macs_per_second: 128.5e9,
+        int8_macs_per_second: 428.8e9,
+        memory_bytes_per_second: 33.3e9,
+        f32_efficiency: 0.772,
+        int8_efficiency: 0.864,
+        attention_efficiency: 0.557,
+        call_nanoseconds: 49.3,
+        network_nanoseconds: NetworkRates {
+            f32_mac: 0.00868,
+            int8_mac: 0.00233,
+            f32_depthwise_mac: 0.0833,
+            int8_depthwise_mac: 0.0944,
+            gathered: 0.0136,
+            gathered_piece: 4.27,
+            f32_value: 0.0317,
+            int8_value: 0.077,
+            pooled: 0.2,
+            array_value: 0.337,
+            weight_byte: 0.0058,
+            layer: 143.0,
+            step: 25.9,
+            answer: 750.0,
+        },
     }
 }
 
@@ -69,21 +79,12 @@ pub(crate) struct Work {
     pub(crate) int8_macs: u64,
     /// Those of attention, in f32.
     pub(crate) attention_macs: u64,
-    /// Those of convolutions in f32.
-    pub(crate) conv_f32_macs: u64,
-    /// Those in int8.
-    pub(crate) conv_int8_macs: u64,
+    /// All that a network over signals or images does; `None` of an encoder.
+    pub(crate) network: Option<NetworkWork>,
     /// Weights that are read once, without the table of words, of which a text reads few rows.
     pub(crate) bytes_read: u64,
-    /// Kernels that are called.
+    /// Kernels that an encoder calls.
     pub(crate) calls: u64,
-}
-
-impl Work {
-    /// The share by which an answer may take longer than predicted.
-    pub(crate) fn error(&self) -> f64 {
-        if self.conv_f32_macs + self.conv_int8_macs > 0 { NETWORK_ERROR } else { HELD_OUT_ERROR }
-    }
 }
 
 /// A bundle, as far as it decides what an answer costs.
@@ -137,15 +138,17 @@ impl Model {
         let score = manifest.metrics.get(&format!("{}_score", manifest.precision)).copied();
         let work = |plan: &Plan| {
             let work = session.work(plan.sequence.unwrap_or_default());
-            let conv_f32_macs = work.conv_macs - work.int8_conv_macs;
+            let network = Some(work.network).filter(|network| network.steps > 0);
+            if network.is_some() {
+                return Work { bytes_read, network, ..Work::default() };
+            }
             Work {
-                f32_macs: work.macs - work.int8_macs - work.attention_macs - conv_f32_macs,
-                int8_macs: work.int8_macs - work.int8_conv_macs,
+                f32_macs: work.macs - work.int8_macs - work.attention_macs,
+                int8_macs: work.int8_macs,
                 attention_macs: work.attention_macs,
-                conv_f32_macs,
-                conv_int8_macs: work.int8_conv_macs,
                 bytes_read,
                 calls,
+                network,
             }
         };
         let ours = session.executor() == "kernels";
@@ -203,15 +206,29 @@ impl Machine {
         let at = |count: u64, share: f64| scaled(count, 1.0 / share);
         let slowed = boards::Work {
             f32_macs: at(work.f32_macs, shares.f32_efficiency)
-                + at(work.attention_macs, shares.attention_efficiency)
-                + at(work.conv_f32_macs, shares.conv_f32_efficiency),
-            int8_macs: at(work.int8_macs, shares.int8_efficiency)
-                + at(work.conv_int8_macs, shares.conv_int8_efficiency),
+                + at(work.attention_macs, shares.attention_efficiency),
+            int8_macs: at(work.int8_macs, shares.int8_efficiency),
             bytes_read: if work.bytes_read > self.cache_bytes { work.bytes_read } else { 0 },
         };
         let threads = u32::try_from(threads).unwrap_or(u32::MAX);
         let calls = work.calls as f64 * shares.call_nanoseconds;
-        (self.peaks.least_nanoseconds(&slowed, threads) as f64 + calls) / 1e6
+        let network =
+            work.network.map_or(0.0, |work| self.network_nanoseconds(&work, threads, shares));
+        (self.peaks.least_nanoseconds(&slowed, threads) as f64 + calls + network) / 1e6
+    }
+
+    /// What a network takes: as much longer than where it was measured as the peak in f32 is
+    /// lower, and products in int8 as theirs is.
+    fn network_nanoseconds(&self, work: &NetworkWork, threads: u32, shares: &Calibration) -> f64 {
+        let slower = |measured: f64, peak: u64| measured / peak.max(1) as f64;
+        let f32 = slower(shares.f32_macs_per_second, self.peaks.f32_macs_per_second);
+        let int8 = slower(shares.int8_macs_per_second, self.peaks.int8_macs_per_second);
+        let of = |work: &NetworkWork| shares.network_nanoseconds.nanoseconds(work);
+        let int8_panel_macs = work.int8_panel_macs;
+        let (products, _) = of(&NetworkWork { int8_panel_macs, ..NetworkWork::default() });
+        let (rest, alone) = of(&NetworkWork { int8_panel_macs: 0, ..*work });
+        let threads = f64::from(threads.clamp(1, self.peaks.cores.max(1)));
+        (products * int8 + rest * f32) / threads + alone * f32
     }
 }
 

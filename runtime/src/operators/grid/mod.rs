@@ -9,8 +9,10 @@ pub(super) use parse::conv_inputs;
 #[cfg(feature = "tract")]
 pub(crate) use parse::window_of;
 
-use super::{Needs, Work};
-use crate::kernels::{Pointwise, Pooling, RowScale, Slide, Window, patch_len, quantized_width};
+use super::{Needs, NetworkWork, Work};
+use crate::kernels::{
+    PANEL, Pointwise, Pooling, RowScale, Slide, Window, patch_len, quantized_width,
+};
 use crate::manifest::Extent;
 
 /// A node over images; extents lie in the bundle.
@@ -151,12 +153,22 @@ impl Grid {
 
     /// The arithmetic of a run on an image of shape `x`.
     pub(crate) fn work(&self, x: &[usize]) -> Work {
-        let (Grid::Conv(conv), Some(output)) = (self, self.output(x)) else {
-            return Work::default();
+        let Some(output) = self.output(x) else { return Work::default() };
+        let (read, written) = (x.iter().product::<usize>(), output.iter().product::<usize>());
+        let Grid::Conv(conv) = self else {
+            let network = match self {
+                Grid::Pool(_, window) => {
+                    let pooled = window.map_or(read, |window| window.taps() * written) as u64;
+                    NetworkWork { pooled, ..NetworkWork::default() }
+                }
+                _ => NetworkWork { f32_values: (read + written) as u64, ..NetworkWork::default() },
+            };
+            return Work { network, ..Work::default() };
         };
-        let macs = (output.iter().product::<usize>() * conv.terms()) as u64;
+        let macs = (written * conv.terms()) as u64;
         let int8_macs = if conv.int8.is_some() { macs } else { 0 };
-        let all = Work { macs, int8_macs, ..Work::default() };
+        let network = conv.work(read, written);
+        let all = Work { macs, int8_macs, network, ..Work::default() };
         Work { conv_macs: macs, int8_conv_macs: int8_macs, ..all }
     }
 
@@ -186,6 +198,40 @@ impl Conv {
             Weights::Dense { groups, .. } => self.window.taps() * self.channels / groups,
             Weights::Depthwise(_) => self.window.taps(),
         }
+    }
+
+    /// What a run does that reads an image of `read` numbers and writes one of `written`.
+    fn work(&self, read: usize, written: usize) -> NetworkWork {
+        let (layers, written_values) = (1, written as u64);
+        let all = match self.int8 {
+            None => NetworkWork { layers, f32_values: written_values, ..NetworkWork::default() },
+            Some(int8) => {
+                // An image without a known range is gone through twice before it is u8.
+                let rounded = if int8.x.is_none() { 2 * read as u64 } else { 0 };
+                let int8_values = rounded + written_values;
+                NetworkWork { layers, int8_values, ..NetworkWork::default() }
+            }
+        };
+        let Weights::Dense { groups, .. } = self.weights else {
+            let macs = (written * self.terms()) as u64;
+            return match self.int8 {
+                None => NetworkWork { f32_depthwise_macs: macs, ..all },
+                Some(_) => NetworkWork { int8_depthwise_macs: macs, ..all },
+            };
+        };
+        let rows = written / self.n * groups;
+        let macs = (rows * self.terms() * (self.n / groups).next_multiple_of(PANEL)) as u64;
+        let all = match self.int8 {
+            None => NetworkWork { f32_panel_macs: macs, ..all },
+            Some(_) => NetworkWork { int8_panel_macs: macs, ..all },
+        };
+        if groups == 1 && self.window == Window::CELL {
+            return all;
+        }
+        let Window { kernel, dilations, .. } = self.window;
+        let lines = if groups == 1 && dilations[1] == 1 { kernel[0] } else { self.window.taps() };
+        let (gathered, gathered_pieces) = ((rows * self.terms()) as u64, (rows * lines) as u64);
+        NetworkWork { gathered, gathered_pieces, ..all }
     }
 
     /// Elements of scratch that gathering takes, for one thread.
