@@ -8,15 +8,32 @@ use crate::graph::{Graph, Node};
 use crate::kernels::PANEL;
 use crate::optimize::marks;
 
-/// The values that linear layers of an optimized graph write which int8 would make dearer on such a core. What another
-/// tool quantized is not among them.
+/// The values that layers of an optimized graph write which int8 would make dearer on such a core: narrow linear ones, and
+/// attention among narrow ones. What another tool quantized is not among them.
 pub(crate) fn without_gain(graph: &Graph) -> Vec<String> {
     let narrow = |node: &&Node| {
-        let weight = node.input(1).and_then(|name| graph.initializers.get(name));
-        let narrow = weight.is_some_and(|it| matches!(*it.shape(), [k, n] if !pays(k, n)));
+        if node.is_fused("Attention") {
+            return !attention_pays(graph, node);
+        }
+        let narrow = weight_of(graph, node).is_some_and(|[k, n]| !pays(k, n));
         node.is_fused("Linear") && !marks::is_quantized(node) && narrow
     };
     graph.nodes.iter().filter(narrow).map(|node| node.output().to_owned()).collect()
+}
+
+/// Inputs and outputs of a linear layer with constant weights.
+fn weight_of(graph: &Graph, node: &Node) -> Option<[usize; 2]> {
+    let weight = graph.initializers.get(node.input(1)?).filter(|_| node.is_fused("Linear"))?;
+    weight.shape().try_into().ok()
+}
+
+/// Whether the layers beside attention save more by int8 than attention costs by it. On short texts attention itself takes up to
+/// two fifths more instructions in int8: in layers of 128 and more that is little beside what they save.
+fn attention_pays(graph: &Graph, node: &Node) -> bool {
+    const LEAST_WIDTH: usize = 128;
+    let before = node.input(0).and_then(|value| graph.producer(value));
+    let weight = before.and_then(|before| weight_of(graph, &graph.nodes[before]));
+    weight.is_none_or(|[_, n]| n >= 3 * LEAST_WIDTH)
 }
 
 /// Whether a row of `k` numbers to one of `n` takes fewer instructions in int8 than in f32, sixteen rows at a time or more.
@@ -70,6 +87,23 @@ mod tests {
     fn layers_that_were_counted_are_told_apart() {
         for (k, n, percent) in COUNTED {
             assert_eq!(pays(k, n), percent < 100.0, "{k} x {n}: {percent} %");
+        }
+    }
+
+    #[test]
+    fn attention_stays_f32_among_narrow_layers() {
+        for (hidden, stays) in [(32, true), (64, true), (128, false), (384, false)] {
+            let weight = Tensor::from_f32(&[hidden, 3 * hidden], &vec![0.5; 3 * hidden * hidden]);
+            let graph = Graph {
+                nodes: vec![
+                    Node::fused("Linear", &["x", "w"], &["qkv"]),
+                    Node::fused("Attention", &["qkv", "mask"], &["attended"]),
+                ],
+                initializers: [("w".to_owned(), weight)].into(),
+                ..Graph::default()
+            };
+            let left = without_gain(&graph);
+            assert_eq!(left.contains(&"attended".to_owned()), stays, "{hidden}: {left:?}");
         }
     }
 
