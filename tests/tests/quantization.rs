@@ -136,7 +136,9 @@ fn a_gate_that_nothing_holds_is_refused_and_nothing_is_written() {
     npy::write(&data, &Tensor::from_f32(&[24, 4], &x)).expect("written");
     let (model, data) = (text(&model), text(&data));
     let gate = ["--task", "raw", "--precision", "int8", "--eval", &data, "--max-drop", "0"];
-    let refused = dram(&[&["pack", &model, "-o", &text(&bundle)][..], &gate].concat()).expect(1);
+    let written = text(&bundle);
+    let call = [&["pack", &model, "-o", &written][..], &gate, &["--require-int8", "0%"]];
+    let refused = dram(&call.concat()).expect(1);
     assert!(refused.stderr.contains("points less, allowed 0 points"), "{refused:?}");
     assert!(!bundle.exists(), "nothing is written");
 }

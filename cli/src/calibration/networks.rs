@@ -247,7 +247,7 @@ impl Network {
     fn graph(&self, precision: Precision) -> Graph {
         let ends = [0, self.layers.len()].map(|place| place.to_string());
         let [rows, columns, mut channels] = self.shape;
-        let dims = [1, rows, columns, channels].map(|extent| Dim::Fixed(extent));
+        let dims = [1, rows, columns, channels].map(Dim::Fixed);
         let mut graph = Graph {
             name: "calibration".to_owned(),
             opsets: BTreeMap::from([(String::new(), 17)]),
