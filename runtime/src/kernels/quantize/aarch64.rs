@@ -250,8 +250,7 @@ fn integers_of(x: float32x4_t, range: RowScale, reciprocal: f32) -> int32x4_t {
     vcvtnq_s32_f32(vmaxnmq_f32(quotient, vdupq_n_f32(-f32::from(range.zero_point))))
 }
 
-/// `x / scale`, near enough to round to the integer that the quotient rounds to: [`divide`](super::divide) without its first
-/// step, which `one_step_is_enough_to_round` shows to be one too many where only integers are asked for.
+/// As [`quotient`](super::quotient).
 #[target_feature(enable = "neon")]
 #[inline]
 fn quotients(x: float32x4_t, scale: f32, reciprocal: f32) -> float32x4_t {
