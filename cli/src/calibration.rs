@@ -7,8 +7,8 @@ use std::thread::available_parallelism;
 
 use dram_runtime::kernels::{
     Activation, Block, Cpu, Epilogue, Heads, LayerNorm, PackedF32, PackedI8, RowScale, attention,
-    column_sums, layer_norm_in_place, linear_f32, linear_i8, pack_f32, pack_i8, pad_columns,
-    quantize_columns, quantize_rows, quantized_width,
+    attention_i8, column_sums, layer_norm_in_place, linear_f32, linear_i8, pack_f32, pack_i8,
+    pad_columns, quantize_columns, quantize_rows, quantized_width,
 };
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +42,8 @@ pub(crate) struct Calibration {
     pub(crate) int8_efficiency: f64,
     /// Share of the f32 peak that attention reaches, softmax included.
     pub(crate) attention_efficiency: f64,
+    /// Share of the int8 peak that it reaches on integers, their rounding included.
+    pub(crate) attention_int8_efficiency: f64,
     /// What a kernel of an encoder costs that computes next to nothing.
     pub(crate) call_nanoseconds: f64,
     /// What networks over signals and images take.
@@ -73,7 +75,8 @@ impl Calibration {
         let macs = ENCODERS * LAYERS.iter().map(|(k, n, _)| TOKENS * k * n).sum::<usize>();
         let (f32_rate, int8_rate) =
             (macs as f64 / layers_f32_seconds(cpu), macs as f64 / layers_int8_seconds(cpu));
-        let attention_macs = 2 * TOKENS * TOKENS * WIDTH;
+        let attention_macs = (2 * TOKENS * TOKENS * WIDTH) as f64;
+        let [attention_f32, attention_int8] = attention_seconds(cpu);
         Calibration {
             machine: machine::processor().unwrap_or_else(|| "unknown".to_owned()),
             kernels: cpu.name().to_owned(),
@@ -86,7 +89,8 @@ impl Calibration {
             memory_bytes_per_second: memory_rate(),
             f32_efficiency: f32_rate / f32_peak,
             int8_efficiency: int8_rate / int8_peak,
-            attention_efficiency: attention_macs as f64 / attention_seconds(cpu) / f32_peak,
+            attention_efficiency: attention_macs / attention_f32 / f32_peak,
+            attention_int8_efficiency: attention_macs / attention_int8 / int8_peak,
             call_nanoseconds: call_seconds(cpu) * 1e9,
             network_nanoseconds: NetworkRates::measure([f32_peak, int8_peak]),
         }
@@ -185,14 +189,21 @@ impl Int8Layer {
     }
 }
 
-fn attention_seconds(cpu: Cpu) -> f64 {
-    let qkv = floats(TOKENS * 3 * WIDTH);
-    let (mut scratch, mask) = (vec![0.0; HEADS.scratch_len(TOKENS)], vec![1; TOKENS]);
+/// In f32 and on integers.
+fn attention_seconds(cpu: Cpu) -> [f64; 2] {
+    let (qkv, mask) = (floats(TOKENS * 3 * WIDTH), vec![1; TOKENS]);
     let mut out = vec![0.0; TOKENS * WIDTH];
-    median(|| {
-        let inputs = (black_box(&qkv[..]), &mask[..]);
-        attention(cpu, HEADS, 0..HEADS.heads, inputs, &mut scratch, Block::new(&mut out, WIDTH));
-    })
+    let mut scratch = vec![0.0; HEADS.scratch_len(TOKENS)];
+    let f32 = median(|| {
+        let (inputs, out) = ((black_box(&qkv[..]), &mask[..]), Block::new(&mut out, WIDTH));
+        attention(cpu, HEADS, 0..HEADS.heads, inputs, &mut scratch, out);
+    });
+    let mut scratch = vec![0.0; HEADS.scratch_len_i8(TOKENS)];
+    let int8 = median(|| {
+        let (inputs, out) = ((black_box(&qkv[..]), &mask[..]), Block::new(&mut out, WIDTH));
+        attention_i8(cpu, HEADS, 0..HEADS.heads, inputs, &mut scratch, out);
+    });
+    [f32, int8]
 }
 
 fn call_seconds(cpu: Cpu) -> f64 {

@@ -68,7 +68,7 @@ fn a_calibration_goes_from_doctor_to_fit() {
     let folder = tempdir().expect("a folder");
     let calibration = dram(&["doctor", "--calibrate", "--json"]).expect(0);
     let measured = calibration.json();
-    let shares = ["f32", "int8", "attention"];
+    let shares = ["f32", "int8", "attention", "attention_int8"];
     for share in shares.map(|kind| format!("{kind}_efficiency")) {
         // Above one would mean that a layer outruns the tile that it is made of.
         let share = measured[share].as_f64().expect("a share");

@@ -146,8 +146,10 @@ pub struct Work {
     pub macs: u64,
     /// Those of them that run on int8 numbers.
     pub int8_macs: u64,
-    /// Those of attention in f32.
+    /// Those of attention.
     pub attention_macs: u64,
+    /// Those of attention that run on int8 numbers.
+    pub int8_attention_macs: u64,
     /// Those of our convolutions.
     pub conv_macs: u64,
     /// Those of our convolutions that run on int8 numbers.
@@ -200,6 +202,7 @@ impl std::ops::AddAssign for Work {
         self.macs += other.macs;
         self.int8_macs += other.int8_macs;
         self.attention_macs += other.attention_macs;
+        self.int8_attention_macs += other.int8_attention_macs;
         self.conv_macs += other.conv_macs;
         self.int8_conv_macs += other.int8_conv_macs;
         self.network += other.network;
@@ -245,7 +248,13 @@ impl Operator {
             Operator::Attention(attention) => {
                 let macs = 2 * (x.rows * x.tokens * (x.width / 3)) as u64;
                 let int8_macs = if attention.rounds(x.tokens) { macs } else { 0 };
-                Work { macs, int8_macs, attention_macs: macs - int8_macs, ..Work::default() }
+                Work {
+                    macs,
+                    int8_macs,
+                    attention_macs: macs,
+                    int8_attention_macs: int8_macs,
+                    ..Work::default()
+                }
             }
             _ => Work::default(),
         }

@@ -29,6 +29,7 @@ pub(crate) fn default_calibration() -> Calibration {
         f32_efficiency: 0.772,
         int8_efficiency: 0.864,
         attention_efficiency: 0.557,
+        attention_int8_efficiency: 0.22,
         call_nanoseconds: 49.3,
         network_nanoseconds: NetworkRates {
             f32_mac: 0.00868,
@@ -77,8 +78,10 @@ pub(crate) struct Work {
     pub(crate) f32_macs: u64,
     /// Those in int8.
     pub(crate) int8_macs: u64,
-    /// Those of attention, in f32.
+    /// Those of attention in f32.
     pub(crate) attention_macs: u64,
+    /// Those in int8.
+    pub(crate) attention_int8_macs: u64,
     /// All that a network over signals or images does; `None` of an encoder.
     pub(crate) network: Option<NetworkWork>,
     /// Weights that are read once, without the table of words, of which a text reads few rows.
@@ -142,10 +145,12 @@ impl Model {
             if network.is_some() {
                 return Work { bytes_read, network, ..Work::default() };
             }
+            let attention_f32_macs = work.attention_macs - work.int8_attention_macs;
             Work {
-                f32_macs: work.macs - work.int8_macs - work.attention_macs,
-                int8_macs: work.int8_macs,
-                attention_macs: work.attention_macs,
+                f32_macs: work.macs - work.int8_macs - attention_f32_macs,
+                int8_macs: work.int8_macs - work.int8_attention_macs,
+                attention_macs: attention_f32_macs,
+                attention_int8_macs: work.int8_attention_macs,
                 bytes_read,
                 calls,
                 network,
@@ -207,7 +212,8 @@ impl Machine {
         let slowed = boards::Work {
             f32_macs: at(work.f32_macs, shares.f32_efficiency)
                 + at(work.attention_macs, shares.attention_efficiency),
-            int8_macs: at(work.int8_macs, shares.int8_efficiency),
+            int8_macs: at(work.int8_macs, shares.int8_efficiency)
+                + at(work.attention_int8_macs, shares.attention_int8_efficiency),
             bytes_read: if work.bytes_read > self.cache_bytes { work.bytes_read } else { 0 },
         };
         let threads = u32::try_from(threads).unwrap_or(u32::MAX);
