@@ -29,7 +29,7 @@ pub(crate) fn default_calibration() -> Calibration {
         f32_efficiency: 0.772,
         int8_efficiency: 0.864,
         attention_efficiency: 0.557,
-        attention_int8_efficiency: 0.22,
+        attention_int8_efficiency: 0.232,
         call_nanoseconds: 49.3,
         network_nanoseconds: NetworkRates {
             f32_mac: 0.00868,
