@@ -3,6 +3,9 @@
 
 use super::cpu::{Cpu, per_cpu};
 
+/// 1.5 * 2^23: added to a small number, it rounds half to even and leaves the integer in the low bits.
+pub(super) const SHIFT: f32 = 12_582_912.0;
+
 /// Largest absolute error of [`gelu`] against `x * (1 + erf(x / sqrt 2)) / 2`, measured at every sixteenth
 /// float up to 100: two units in the last place of what exceeds 4, and 3.1e-7 for `x` within -2..2.
 pub const GELU_ERROR: f32 = 9.5e-7;
@@ -80,8 +83,6 @@ const LEAST_EXP: f32 = -87.336_54;
 pub(super) fn exp_of(x: f32) -> f32 {
     /// Above this the result is infinite.
     const MOST: f32 = 88.722_84;
-    // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
-    const SHIFT: f32 = 12_582_912.0;
 
     let shifted = x.mul_add(std::f32::consts::LOG2_E, SHIFT);
     let mantissa = exp_mantissa(x, shifted - SHIFT);
@@ -115,12 +116,12 @@ fn log_of(x: f32) -> f32 {
 /// As [`exp_of`], bit for bit, where `x` is not positive, in fewer steps; NaN stays.
 #[inline(always)]
 pub(super) fn exp_below(x: f32) -> f32 {
-    // As above, and the bias of an exponent besides. No `x` this small lies halfway between two `n`, where an odd
+    // The bias of an exponent besides. No `x` this small lies halfway between two `n`, where an odd
     // bias would round the other way: the multiples of the mantissa of log2 e begin at six million.
-    const SHIFT: f32 = 12_582_912.0 + 127.0;
+    const BIASED: f32 = SHIFT + 127.0;
 
-    let shifted = x.mul_add(std::f32::consts::LOG2_E, SHIFT);
-    let mantissa = exp_mantissa(x, shifted - SHIFT);
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, BIASED);
+    let mantissa = exp_mantissa(x, shifted - BIASED);
     let scaled = mantissa * f32::from_bits(shifted.to_bits() << 23);
     if x < LEAST_EXP { 0.0 } else { scaled }
 }

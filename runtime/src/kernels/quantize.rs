@@ -2,6 +2,7 @@
 
 use super::cpu::{Cpu, per_cpu};
 use super::lanes;
+use super::math::SHIFT;
 use super::pack::quantized_width;
 
 #[cfg(target_arch = "aarch64")]
@@ -214,8 +215,6 @@ fn quotient(x: f32, scale: f32, reciprocal: f32) -> f32 {
 /// `value` rounded half to even, plus `zero_point`, saturated; NaN is taken for the least value.
 #[inline(always)]
 fn round_to_u8(value: f32, zero_point: u8) -> u8 {
-    // Adding 1.5 * 2^23 rounds half to even and leaves the integer in the low bits.
-    const SHIFT: f32 = 12_582_912.0;
     let (least, most) = (-f32::from(zero_point), 255.0 - f32::from(zero_point));
     let value = if value > least { value } else { least };
     let value = if value < most { value } else { most };

@@ -70,7 +70,7 @@ impl Scheme {
 /// [`Error::Graph`] where a weight is not finite, or what a static node reads has no range;
 /// [`Error::Unsupported`] where int8 is asked for and nothing in the graph has a form in int8.
 pub fn quantize(graph: &mut Graph, scheme: &Scheme) -> Result<()> {
-    let forms = quantizable(graph).len();
+    let has_int8_forms = graph.nodes.iter().any(|node| int8_form(graph, node).is_some());
     for index in 0..graph.nodes.len() {
         let node = graph.nodes[index].clone();
         let precision = scheme.of(&node);
@@ -102,7 +102,7 @@ pub fn quantize(graph: &mut Graph, scheme: &Scheme) -> Result<()> {
     }
     flow::run(graph);
     graph.remove_dead();
-    if !scheme.precision.is_float() && forms == 0 {
+    if !scheme.precision.is_float() && !has_int8_forms {
         return Err(Error::Unsupported {
             model: graph.name.clone(),
             findings: vec![

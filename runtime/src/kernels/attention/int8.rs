@@ -7,6 +7,7 @@
 use super::{EXCLUDED, Heads, Rows, check, largest, turn};
 use crate::kernels::block::{Block, Strided};
 use crate::kernels::cpu::{Cpu, per_cpu};
+use crate::kernels::math::SHIFT;
 use crate::kernels::pack::{MOST_INT8_INPUTS, PANEL};
 use crate::kernels::tiles::{self, Ahead};
 use std::ops::Range;
@@ -18,9 +19,6 @@ pub const MOST_INT8_TOKENS: usize = MOST_INT8_INPUTS;
 type Floats = [f32; PANEL];
 type Sums = [i32; PANEL];
 type Quads = [u32; PANEL];
-
-/// Adding it rounds half to even and leaves the integer in the low bits.
-const SHIFT: f32 = 12_582_912.0;
 
 /// What is added to signed bytes that stand on the left of a product.
 const LEFT: u8 = 128;
