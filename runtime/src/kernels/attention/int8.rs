@@ -243,14 +243,14 @@ fn round_rows(cpu: Cpu, x: Strided<'_, f32>, zero_point: u8, quads: &mut [u32], 
                 let (bytes, padding) = bytes.split_at_mut(values.len());
                 let (whole, rest) = values.as_chunks::<PANEL>();
                 let (whole_bytes, rest_bytes) = bytes.as_chunks_mut::<PANEL>();
-                for (bytes, values) in whole_bytes.iter_mut().zip(whole) {
+                let round = |bytes: &mut [u8], values: &[f32]| {
                     for (byte, value) in bytes.iter_mut().zip(values) {
                         *byte = (shifted(*value, reciprocals[row]) as u8).wrapping_add(zero_point);
                     }
-                }
-                for (byte, value) in rest_bytes.iter_mut().zip(rest) {
-                    *byte = (shifted(*value, reciprocals[row]) as u8).wrapping_add(zero_point);
-                }
+                };
+                // Whole ones by themselves: their length is known to the compiler.
+                whole_bytes.iter_mut().zip(whole).for_each(|(bytes, values)| round(bytes, values));
+                round(rest_bytes, rest);
                 for byte in padding {
                     *byte = zero_point;
                 }
