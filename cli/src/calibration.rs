@@ -7,8 +7,8 @@ use std::thread::available_parallelism;
 
 use dram_runtime::kernels::{
     Activation, Block, Cpu, Epilogue, Heads, LayerNorm, PackedF32, PackedI8, RowScale, attention,
-    attention_i8, column_sums, layer_norm_in_place, linear_f32, linear_i8, pack_f32, pack_i8,
-    pad_columns, quantize_columns, quantize_rows, quantized_width,
+    attention_i8, column_sums, layer_norm, linear_f32, linear_i8, pack_f32, pack_i8, pad_columns,
+    quantize_columns, quantize_rows, quantized_width,
 };
 use serde::{Deserialize, Serialize};
 
@@ -59,20 +59,21 @@ const HEADS: Heads = Heads { heads: 12, head_width: WIDTH / 12 };
 /// away than the first caches.
 const ENCODERS: usize = 3;
 
-/// Inputs and outputs of the linear layers that an encoder layer has, and what follows their sums.
-const LAYERS: [(usize, usize, Activation); 4] = [
-    (WIDTH, 3 * WIDTH, Activation::None),
-    (WIDTH, WIDTH, Activation::None),
-    (WIDTH, INNER, Activation::Gelu),
-    (INNER, WIDTH, Activation::None),
-];
+/// Inputs and outputs of the linear layers that an encoder layer has.
+const LAYERS: [(usize, usize); 4] =
+    [(WIDTH, 3 * WIDTH), (WIDTH, WIDTH), (WIDTH, INNER), (INNER, WIDTH)];
+
+/// What follows the sums of a layer with `n` outputs, where a GELU is computed as `gelu`.
+fn epilogue(n: usize, gelu: Activation) -> Epilogue<'static> {
+    Epilogue { activation: if n == INNER { gelu } else { Activation::None }, residual: None }
+}
 
 impl Calibration {
     /// Measures this machine, for about four seconds; other work on it shows as lower shares.
     pub(crate) fn measure() -> Calibration {
         let cpu = Cpu::detect();
         let (f32_peak, int8_peak) = (peak_f32(cpu), peak_int8(cpu));
-        let macs = ENCODERS * LAYERS.iter().map(|(k, n, _)| TOKENS * k * n).sum::<usize>();
+        let macs = ENCODERS * LAYERS.iter().map(|(k, n)| TOKENS * k * n).sum::<usize>();
         let (f32_rate, int8_rate) =
             (macs as f64 / layers_f32_seconds(cpu), macs as f64 / layers_int8_seconds(cpu));
         let attention_macs = (2 * TOKENS * TOKENS * WIDTH) as f64;
@@ -123,46 +124,47 @@ fn peak_int8(cpu: Cpu) -> f64 {
 
 /// All layers one after the other, so that each finds its weights where the others have left them.
 fn layers_f32_seconds(cpu: Cpu) -> f64 {
-    let layer = |(k, n, _)| (pack_f32(&floats(k * n), k, n), pad_columns(&floats(n)));
+    let layer = |(k, n)| (pack_f32(&floats(k * n), k, n), pad_columns(&floats(n)));
     let encoders = [(); ENCODERS].map(|()| LAYERS.map(layer));
     let x = floats(TOKENS * INNER);
     let mut out = vec![0.0; TOKENS * INNER];
     let mut encode = |layers: &[(Vec<f32>, Vec<f32>); 4]| {
-        for ((k, n, activation), (panels, bias)) in LAYERS.into_iter().zip(layers) {
+        for ((k, n), (panels, bias)) in LAYERS.into_iter().zip(layers) {
             let weights = PackedF32::new(panels, bias, k, n).expect("packed for k and n");
             let (x, out) = (&x[..TOKENS * k], Block::new(&mut out[..TOKENS * n], n));
-            linear_f32(cpu, black_box(x), &weights, Epilogue { activation, residual: None }, out);
+            linear_f32(cpu, black_box(x), &weights, epilogue(n, Activation::Gelu), out);
         }
-        normalize_twice(cpu, &mut out[..TOKENS * WIDTH]);
+        normalize_twice(cpu, &mut out);
     };
     median(|| encoders.iter().for_each(&mut encode))
 }
 
 fn layers_int8_seconds(cpu: Cpu) -> f64 {
-    let encoders = [(); ENCODERS].map(|()| LAYERS.map(|(k, n, _)| Int8Layer::new(k, n)));
+    let encoders = [(); ENCODERS].map(|()| LAYERS.map(|(k, n)| Int8Layer::new(k, n)));
     let x = floats(TOKENS * INNER);
     let mut out = vec![0.0; TOKENS * INNER];
     let mut bytes = vec![0; TOKENS * quantized_width(INNER)];
     let mut rows = vec![RowScale::default(); TOKENS];
     let mut encode = |layers: &[Int8Layer; 4]| {
-        for ((k, n, activation), layer) in LAYERS.into_iter().zip(layers) {
+        for ((k, n), layer) in LAYERS.into_iter().zip(layers) {
             let (x, out) = (&x[..TOKENS * k], Block::new(&mut out[..TOKENS * n], n));
             let bytes = &mut bytes[..TOKENS * quantized_width(k)];
             quantize_rows(cpu, black_box(x), k, bytes, &mut rows);
-            let epilogue = Epilogue { activation, residual: None };
+            let epilogue = epilogue(n, Activation::GeluPolynomial);
             linear_i8(cpu, bytes, &rows, &layer.packed(), epilogue, out);
         }
-        normalize_twice(cpu, &mut out[..TOKENS * WIDTH]);
+        normalize_twice(cpu, &mut out);
     };
     median(|| encoders.iter().for_each(&mut encode))
 }
 
-/// What an encoder layer does besides, in place on `[TOKENS, WIDTH]`.
-fn normalize_twice(cpu: Cpu, x: &mut [f32]) {
+/// What an encoder layer does besides: there and back between the first two matrices `[TOKENS, WIDTH]` of `rows`.
+fn normalize_twice(cpu: Cpu, rows: &mut [f32]) {
+    let (x, other) = rows[..2 * TOKENS * WIDTH].split_at_mut(TOKENS * WIDTH);
     let ones = [1.0; WIDTH];
     let norm = LayerNorm { gamma: &ones, beta: &ones, epsilon: 1e-12 };
-    layer_norm_in_place(cpu, x, norm);
-    layer_norm_in_place(cpu, x, norm);
+    layer_norm(cpu, x, norm, other);
+    layer_norm(cpu, other, norm, x);
 }
 
 /// An int8 layer and the arrays that it borrows from.
@@ -207,9 +209,9 @@ fn attention_seconds(cpu: Cpu) -> [f64; 2] {
 }
 
 fn call_seconds(cpu: Cpu) -> f64 {
-    let (ones, mut x) = ([1.0; 32], [0.5; 32]);
+    let (ones, x, mut out) = ([1.0; 32], [0.5; 32], [0.0; 32]);
     let norm = LayerNorm { gamma: &ones, beta: &ones, epsilon: 1e-12 };
-    least(|| layer_norm_in_place(cpu, black_box(&mut x), norm))
+    least(|| layer_norm(cpu, &x, norm, black_box(&mut out)))
 }
 
 /// Bytes per second of a sum over more than the caches hold.

@@ -90,6 +90,10 @@ fn linear_layers(cpu: Cpu, tokens: usize, peak: &Peak) {
         let mut scales = vec![RowScale::default(); tokens];
         let quantize_seconds =
             least(|| quantize_rows(cpu, black_box(&x), k, &mut bytes, &mut scales));
+        let epilogue = match activation {
+            Activation::Gelu => Epilogue { activation: Activation::GeluPolynomial, ..epilogue },
+            _ => epilogue,
+        };
         let layers: [LayerI8; LAYERS] = std::array::from_fn(|_| LayerI8::new(k, n));
         let int8_seconds = least(|| {
             let run =

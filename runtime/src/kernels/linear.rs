@@ -5,7 +5,7 @@ use super::cpu::{Cpu, per_cpu};
 use super::math;
 use super::pack::{PANEL, PackedF32, PackedI8, quantized_width};
 use super::quantize::RowScale;
-use super::tiles::{self, Ahead, TILE_ROWS, Tile};
+use super::tiles::{self, Share, TILE_ROWS, Tile};
 use std::ops::Range;
 
 /// The most rows of the left side that are gone through panel by panel before the next ones. A block reads
@@ -31,6 +31,8 @@ pub enum Activation {
     Relu,
     /// As [`gelu`](super::gelu).
     Gelu,
+    /// As [`gelu_polynomial`](super::gelu_polynomial).
+    GeluPolynomial,
     /// As [`tanh`](super::tanh).
     Tanh,
 }
@@ -53,13 +55,13 @@ pub fn linear_f32(
     let m = rows_of(&out, n, epilogue);
     assert_eq!(x.len(), m * k, "x is [m, k]");
     let mut sums = Tile([[0.0; PANEL]; TILE_ROWS]);
-    for_each_block(m, n, |rows, panel, share| {
+    for_each_tile(m, n, |rows, panel, share| {
         let sums = &mut sums.0[..rows.len()];
         let left = Strided { values: &x[rows.start * k..], stride: k, width: k };
         let (panels, bias) = (weights.panel(panel), weights.bias(panel));
         let (target, ahead) = ((sums.as_flattened_mut(), PANEL), share.after(panels));
         tiles::multiply_f32(cpu, rows.len(), left, panels, bias, target, ahead);
-        store_f32(cpu, sums, epilogue, Place { row: rows.start, panel }, &mut out);
+        finish_f32(cpu, sums, epilogue, Place { row: rows.start, panel }, &mut out);
     });
 }
 
@@ -86,20 +88,22 @@ pub fn linear_i8(
         (m * width, m),
         "x is [m, quantized_width(k)] and has a scale a row"
     );
-    let mut sums = Tile([[0; PANEL]; TILE_ROWS]);
-    for_each_block(m, n, |block, panel, share| {
-        let left = Strided { values: &x[block.start * width..], stride: width, width };
-        let (products, panels) = (&mut sums.0[..block.len()], weights.panel(panel));
+    let mut products = Tile([[0; PANEL]; TILE_ROWS]);
+    let mut values = Tile([[0.0; PANEL]; TILE_ROWS]);
+    for_each_tile(m, n, |tile, panel, share| {
+        let left = Strided { values: &x[tile.start * width..], stride: width, width };
+        let (products, panels) = (&mut products.0[..tile.len()], weights.panel(panel));
         tiles::multiply_i8(cpu, left, panels, products, share.after(panels));
         let sums = Sums {
-            products: &sums.0[..block.len()],
-            rows: &rows[block.clone()],
+            products,
+            rows: &rows[tile.clone()],
             offset: tiles::i8_offset(cpu),
             column_sums: weights.column_sums(panel),
             scales: weights.scales(panel),
             bias: weights.bias(panel),
         };
-        store_i8(cpu, sums, epilogue, Place { row: block.start, panel }, &mut out);
+        let values = &mut values.0[..tile.len()];
+        finish_i8(cpu, sums, values, epilogue, Place { row: tile.start, panel }, &mut out);
     });
 }
 
@@ -111,33 +115,10 @@ fn rows_of(out: &Block<'_, f32>, n: usize, epilogue: Epilogue<'_>) -> usize {
     out.rows()
 }
 
-/// Calls `block(rows, panel, share)` for at most twelve rows at a time, panels outermost within a row block.
-fn for_each_block(m: usize, n: usize, mut block: impl FnMut(Range<usize>, usize, Share)) {
+/// Calls `tile(rows, panel, share)` for at most twelve of `m` rows at a time, panels outermost within a row block.
+fn for_each_tile(m: usize, n: usize, mut tile: impl FnMut(Range<usize>, usize, Share)) {
     for first in (0..m).step_by(ROW_BLOCK) {
-        let end = m.min(first + ROW_BLOCK);
-        let tiles = (end - first).div_ceil(TILE_ROWS);
-        for panel in 0..n.div_ceil(PANEL) {
-            let mut row = first;
-            for tile in 0..tiles {
-                let next = row + (end - row).div_ceil(tiles - tile);
-                block(row..next, panel, Share { tile, tiles });
-                row = next;
-            }
-        }
-    }
-}
-
-/// Which of the tiles of a panel a tile is.
-#[derive(Clone, Copy)]
-struct Share {
-    tile: usize,
-    tiles: usize,
-}
-
-impl Share {
-    /// Its part of the panel after `panel`; a bundle keeps the layers in the order in which they run.
-    fn after<T>(self, panel: &[T]) -> Ahead {
-        Ahead::after(panel, self.tile, self.tiles)
+        tiles::for_each_of_panels(first..m.min(first + ROW_BLOCK), n, &mut tile);
     }
 }
 
@@ -159,99 +140,120 @@ struct Sums<'a> {
     bias: &'a [f32; PANEL],
 }
 
-impl<'a> Sums<'a> {
-    /// `(products - zero_point * column_sums) * (row scale * column scale) + bias` of one row.
+impl Sums<'_> {
+    /// `(products - zero_point * column_sums) * (row scale * column scale) + bias`.
     #[inline(always)]
-    fn row(self, row: usize) -> impl Iterator<Item = f32> + 'a {
-        let RowScale { scale, zero_point } = self.rows[row];
-        let factor = self.offset - i32::from(zero_point);
-        let columns = self.column_sums.iter().zip(self.scales).zip(self.bias);
-        self.products[row].iter().zip(columns).map(move |(product, ((sum, column), &bias))| {
-            let exact = product.wrapping_add(sum.wrapping_mul(factor));
-            (exact as f32).mul_add(scale * column, bias)
-        })
+    fn write_to(self, values: &mut [[f32; PANEL]]) {
+        // Copies, which no row that is written could change: they stay in registers.
+        let (column_sums, scales, bias) = (*self.column_sums, *self.scales, *self.bias);
+        for ((values, products), row) in values.iter_mut().zip(self.products).zip(self.rows) {
+            let factor = self.offset - i32::from(row.zero_point);
+            for column in 0..PANEL {
+                let zeros = column_sums[column].wrapping_mul(factor);
+                let exact = products[column].wrapping_add(zeros) as f32;
+                values[column] = exact.mul_add(row.scale * scales[column], bias[column]);
+            }
+        }
     }
 }
 
-fn store_f32(
+fn finish_f32(
     cpu: Cpu,
-    sums: &[[f32; PANEL]],
+    sums: &mut [[f32; PANEL]],
     epilogue: Epilogue<'_>,
     place: Place,
     out: &mut Block<'_, f32>,
 ) {
-    #[inline(always)]
-    fn body(sums: &[[f32; PANEL]], epilogue: Epilogue<'_>, place: Place, out: &mut Block<'_, f32>) {
-        finish(sums.len(), |row| sums[row].iter().copied(), epilogue, place, out);
-    }
-    per_cpu!(cpu, body(
-        sums: &[[f32; PANEL]],
+    per_cpu!(cpu, finish(
+        sums: &mut [[f32; PANEL]],
         epilogue: Epilogue<'_>,
         place: Place,
         out: &mut Block<'_, f32>,
     ))
 }
 
-fn store_i8(
+/// By way of `values`, which is as large as the tile.
+fn finish_i8(
     cpu: Cpu,
     sums: Sums<'_>,
+    values: &mut [[f32; PANEL]],
     epilogue: Epilogue<'_>,
     place: Place,
     out: &mut Block<'_, f32>,
 ) {
     #[inline(always)]
-    fn body(sums: Sums<'_>, epilogue: Epilogue<'_>, place: Place, out: &mut Block<'_, f32>) {
-        finish(sums.rows.len(), |row| sums.row(row), epilogue, place, out);
+    fn body(
+        sums: Sums<'_>,
+        values: &mut [[f32; PANEL]],
+        epilogue: Epilogue<'_>,
+        place: Place,
+        out: &mut Block<'_, f32>,
+    ) {
+        sums.write_to(values);
+        finish(values, epilogue, place, out);
     }
-    per_cpu!(cpu, body(sums: Sums<'_>, epilogue: Epilogue<'_>, place: Place, out: &mut Block<'_, f32>))
+    per_cpu!(cpu, body(
+        sums: Sums<'_>,
+        values: &mut [[f32; PANEL]],
+        epilogue: Epilogue<'_>,
+        place: Place,
+        out: &mut Block<'_, f32>,
+    ))
 }
 
-/// Stores `values(row)` as the epilogue wants it.
+/// Stores `values` as the epilogue wants them.
 #[inline(always)]
-fn finish<V: Iterator<Item = f32>>(
-    rows: usize,
-    values: impl Fn(usize) -> V,
+fn finish(
+    values: &mut [[f32; PANEL]],
     epilogue: Epilogue<'_>,
     place: Place,
     out: &mut Block<'_, f32>,
 ) {
-    let terms = epilogue.residual;
     match epilogue.activation {
-        Activation::None => store(rows, values, terms, place, out),
-        Activation::Relu => store(rows, |row| values(row).map(math::relu_of), terms, place, out),
-        Activation::Gelu => store(rows, |row| values(row).map(math::gelu_of), terms, place, out),
-        Activation::Tanh => store(rows, |row| values(row).map(math::tanh_of), terms, place, out),
+        Activation::None => {}
+        Activation::Relu => each(values, math::relu_of),
+        Activation::Gelu => each(values, math::gelu_of),
+        Activation::GeluPolynomial => each(values, math::gelu_polynomial_of),
+        Activation::Tanh => each(values, math::tanh_of),
+    }
+    let first = place.panel * PANEL;
+    // Only the last panel of a layer is ragged; the others have a width that the compiler knows.
+    if first + PANEL <= out.width() {
+        store(values, epilogue.residual, place.row, first..first + PANEL, out);
+    } else {
+        store(values, epilogue.residual, place.row, first..out.width(), out);
+    }
+}
+
+/// A whole tile at a time: the constants of a function are loaded once, and no value waits for the one before.
+#[inline(always)]
+fn each(values: &mut [[f32; PANEL]], function: impl Fn(f32) -> f32) {
+    for value in values.as_flattened_mut() {
+        *value = function(*value);
     }
 }
 
 #[inline(always)]
-fn store<V: Iterator<Item = f32>>(
-    rows: usize,
-    values: impl Fn(usize) -> V,
-    terms: Option<Strided<'_, f32>>,
-    place: Place,
+fn store(
+    values: &[[f32; PANEL]],
+    residual: Option<Strided<'_, f32>>,
+    first: usize,
+    columns: Range<usize>,
     out: &mut Block<'_, f32>,
 ) {
-    let first = place.panel * PANEL;
-    let columns = first..out.width().min(first + PANEL);
-    for row in 0..rows {
-        let terms = terms.map(|terms| &terms.row(place.row + row)[columns.clone()]);
-        let out = &mut out.row(place.row + row)[columns.clone()];
-        // Only the last panel of a layer is ragged; the others have a length that the compiler knows.
-        if out.len() == PANEL {
-            store_row(&mut out[..PANEL], values(row), terms);
-        } else {
-            store_row(out, values(row), terms);
+    for (row, values) in (first..).zip(values) {
+        let (out, values) = (&mut out.row(row)[columns.clone()], &values[..columns.len()]);
+        match residual {
+            None => out.copy_from_slice(values),
+            Some(terms) => add(out, values, &terms.row(row)[columns.clone()]),
         }
     }
 }
 
-// `out` is an argument of its own: only as one does the compiler know that nothing else overlaps it.
+// `out` is an argument: only as one does the compiler know that nothing else overlaps it.
 #[inline(always)]
-fn store_row(out: &mut [f32], values: impl Iterator<Item = f32>, terms: Option<&[f32]>) {
-    let pairs = out.iter_mut().zip(values);
-    match terms {
-        None => pairs.for_each(|(out, value)| *out = value),
-        Some(terms) => pairs.zip(terms).for_each(|((out, value), term)| *out = value + term),
+fn add(out: &mut [f32], values: &[f32], terms: &[f32]) {
+    for ((out, value), term) in out.iter_mut().zip(values).zip(terms) {
+        *out = value + term;
     }
 }

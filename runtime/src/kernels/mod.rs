@@ -44,8 +44,11 @@ pub use cpu::Cpu;
 pub use embed::{Embeddings, NoEmbedding, WordTable, embed, gather_row};
 pub use grid::{Pooling, pool};
 pub use linear::{Activation, Epilogue, linear_f32, linear_i8};
-pub use math::{EXP_ERROR, GELU_ERROR, LOG_ERROR, TANH_ERROR, add, gelu, log, multiply, tanh};
-pub use norm::{LayerNorm, l2_normalize, layer_norm, layer_norm_in_place, masked_mean, softmax};
+pub use math::{
+    EXP_ERROR, GELU_ERROR, GELU_POLYNOMIAL_ERROR, LOG_ERROR, TANH_ERROR, add, gelu,
+    gelu_polynomial, log, multiply, tanh,
+};
+pub use norm::{LayerNorm, l2_normalize, layer_norm, masked_mean, softmax};
 pub use pack::{
     MOST_INT8_INPUTS, PANEL, PackedF32, PackedI8, column_sums, pack_f32, pack_i8, pad_columns,
     quantized_width,

@@ -25,22 +25,14 @@ pub struct LayerNorm<'a> {
 /// When the lengths do not belong together, or the width is zero.
 pub fn layer_norm(cpu: Cpu, x: &[f32], norm: LayerNorm<'_>, out: &mut [f32]) {
     assert_eq!(x.len(), out.len(), "the result is [m, width], as x");
-    out.copy_from_slice(x);
-    layer_norm_in_place(cpu, out, norm);
-}
-
-/// As [`layer_norm`], in place.
-///
-/// # Panics
-/// As [`layer_norm`].
-pub fn layer_norm_in_place(cpu: Cpu, x: &mut [f32], norm: LayerNorm<'_>) {
     assert_eq!(norm.gamma.len(), norm.beta.len(), "gamma and beta are [width]");
     assert!(x.len().is_multiple_of(norm.gamma.len()), "x is [m, width]");
     #[inline(always)]
-    fn body(x: &mut [f32], norm: LayerNorm<'_>) {
+    fn body(x: &[f32], norm: LayerNorm<'_>, out: &mut [f32]) {
         let (columns, width) = (norm.gamma.len(), norm.gamma.len() as f32);
         let (mut means, mut factors) = ([0.0; TOGETHER], [0.0; TOGETHER]);
-        for rows in x.chunks_mut(TOGETHER * columns) {
+        let blocks = x.chunks(TOGETHER * columns).zip(out.chunks_mut(TOGETHER * columns));
+        for (rows, out) in blocks {
             for (row, mean) in rows.chunks_exact(columns).zip(&mut means) {
                 *mean = lanes::sum(row, |value| value) / width;
             }
@@ -48,14 +40,16 @@ pub fn layer_norm_in_place(cpu: Cpu, x: &mut [f32], norm: LayerNorm<'_>) {
                 let variance = lanes::sum(row, |value| (value - mean) * (value - mean)) / width;
                 *factor = 1.0 / (variance + norm.epsilon).sqrt();
             }
-            for ((row, mean), factor) in rows.chunks_exact_mut(columns).zip(means).zip(factors) {
-                for ((value, &gamma), &beta) in row.iter_mut().zip(norm.gamma).zip(norm.beta) {
-                    *value = ((*value - mean) * factor).mul_add(gamma, beta);
+            let pairs = rows.chunks_exact(columns).zip(out.chunks_exact_mut(columns));
+            for (((row, out), mean), factor) in pairs.zip(means).zip(factors) {
+                let learnt = norm.gamma.iter().zip(norm.beta);
+                for ((out, value), (&gamma, &beta)) in out.iter_mut().zip(row).zip(learnt) {
+                    *out = ((value - mean) * factor).mul_add(gamma, beta);
                 }
             }
         }
     }
-    per_cpu!(cpu, body(x: &mut [f32], norm: LayerNorm<'_>))
+    per_cpu!(cpu, body(x: &[f32], norm: LayerNorm<'_>, out: &mut [f32]))
 }
 
 /// Each row of `x [m, width]` in place as shares of one: `e^x` over the sum of `e^x`, computed from the
@@ -124,13 +118,13 @@ mod tests {
 
     #[test]
     fn a_layer_norm_of_one_two_three_is_that_of_pencil_and_paper() {
-        let mut x = [1.0, 2.0, 3.0, 5.0, 5.0, 5.0];
+        let mut out = [0.0; 6];
         let norm = LayerNorm { gamma: &[2.0, 2.0, 2.0], beta: &[0.5, 0.5, 0.5], epsilon: 1e-12 };
-        layer_norm_in_place(Cpu::detect(), &mut x, norm);
+        layer_norm(Cpu::detect(), &[1.0, 2.0, 3.0, 5.0, 5.0, 5.0], norm, &mut out);
         // The variance of 1, 2, 3 is 2/3; a constant row leaves beta.
         let outer = 2.0 * 1.5f32.sqrt();
-        for (value, expected) in x.iter().zip([0.5 - outer, 0.5, 0.5 + outer, 0.5, 0.5, 0.5]) {
-            assert!((value - expected).abs() < 1e-6, "{x:?}");
+        for (value, expected) in out.iter().zip([0.5 - outer, 0.5, 0.5 + outer, 0.5, 0.5, 0.5]) {
+            assert!((value - expected).abs() < 1e-6, "{out:?}");
         }
     }
 

@@ -11,6 +11,7 @@ use super::cpu::{Cpu, Level};
 use super::pack::PANEL;
 #[cfg(target_arch = "aarch64")]
 use aarch64 as arch;
+use std::ops::Range;
 #[cfg(target_arch = "x86_64")]
 use x86_64 as arch;
 
@@ -66,17 +67,31 @@ impl From<Ahead> for Part {
     }
 }
 
-impl Ahead {
-    /// The share of tile `tile` among `tiles` in what lies behind `panel`, which they all compute with: the panel that
-    /// will be read next. The first of its tiles would otherwise wait for all of it.
-    pub(super) fn after<T>(panel: &[T], tile: usize, tiles: usize) -> Ahead {
-        // What a step reads of a panel: 32 floats, or 32 quads of bytes.
-        const STEP_BYTES: usize = 4 * PANEL;
-        let share = size_of_val(panel) * tile / tiles;
-        let at = panel.as_ptr_range().end.cast::<u8>().wrapping_add(share);
-        Ahead { at, stride: STEP_BYTES.div_ceil(tiles) }
-    }
+/// Which of the tiles that compute with a panel a tile is. Together they bring the next panel nearer: the first to need
+/// it would otherwise wait for all of it.
+#[derive(Clone, Copy)]
+pub(super) struct Share {
+    tile: usize,
+    /// The bytes that each of the tiles brings with a step.
+    stride: usize,
+}
 
+impl Share {
+    /// What a step reads of a panel: 32 floats, or 32 quads of bytes.
+    const STEP_BYTES: usize = 4 * PANEL;
+
+    /// That of the only tile.
+    pub(super) const ALL: Share = Share { tile: 0, stride: Share::STEP_BYTES };
+
+    /// Its part of what lies behind `panel`, which is read after it.
+    pub(super) fn after<T>(self, panel: &[T]) -> Ahead {
+        let before = size_of_val(panel) / Share::STEP_BYTES * self.stride * self.tile;
+        let at = panel.as_ptr_range().end.cast::<u8>().wrapping_add(before);
+        Ahead { at, stride: self.stride }
+    }
+}
+
+impl Ahead {
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn line(self, step: usize) -> *const i8 {
@@ -190,7 +205,7 @@ pub(super) fn multiply_turned_i8(
     let (quads, rows) = (a.len(), c.len());
     assert!(rows <= PANEL, "a quad of the left side holds every row");
     let tiles = turned_i8(cpu);
-    let part = Part::from(Ahead::after(b, 0, 1));
+    let part = Part::from(Share::ALL.after(b));
     for_each_tile(rows, tiles.len(), |row, count| {
         let a_row = a.as_flattened().get(row..).unwrap_or_default();
         let c_rows = &mut c[row..row + count];
@@ -222,17 +237,43 @@ pub(super) fn i8_offset(cpu: Cpu) -> i32 {
     }
 }
 
+/// Calls `tile(rows, panel, share)` for at most twelve of `rows` at a time and each panel of `n` columns, panels outermost.
+#[inline(always)]
+pub(super) fn for_each_of_panels(
+    rows: Range<usize>,
+    n: usize,
+    mut tile: impl FnMut(Range<usize>, usize, Share),
+) {
+    let tiles = evenly(rows, TILE_ROWS);
+    let stride = Share::STEP_BYTES.div_ceil(tiles.len().max(1));
+    for panel in 0..n.div_ceil(PANEL) {
+        for (index, rows) in tiles.clone().enumerate() {
+            tile(rows, panel, Share { tile: index, stride });
+        }
+    }
+}
+
+#[inline(always)]
+fn for_each_tile(rows: usize, most: usize, mut tile: impl FnMut(usize, usize)) {
+    if (1..=most).contains(&rows) {
+        // The usual case, without a division.
+        return tile(0, rows);
+    }
+    for rows in evenly(0..rows, most) {
+        tile(rows.start, rows.len());
+    }
+}
+
 /// Cuts `rows` into tiles of at most `most` rows that differ by one row at most: a last tile of one row
 /// would run at a fraction of the speed.
-fn for_each_tile(rows: usize, most: usize, mut tile: impl FnMut(usize, usize)) {
-    let mut row = 0;
-    let mut left = rows.div_ceil(most);
-    while left > 0 {
-        let count = (rows - row).div_ceil(left);
-        tile(row, count);
-        row += count;
-        left -= 1;
-    }
+#[inline(always)]
+fn evenly(rows: Range<usize>, most: usize) -> impl ExactSizeIterator<Item = Range<usize>> + Clone {
+    let tiles = rows.len().div_ceil(most);
+    let (least, longer) = (rows.len() / tiles.max(1), rows.len() % tiles.max(1));
+    (0..tiles).map(move |tile| {
+        let start = rows.start + tile * least + tile.min(longer);
+        start..start + least + usize::from(tile < longer)
+    })
 }
 
 /// The tiles of 1, 2, ... rows.

@@ -202,9 +202,12 @@ impl Stored<'_> {
         match self.node.string("activation", "none") {
             "none" => Ok(Activation::None),
             "gelu" => Ok(Activation::Gelu),
+            "gelu_polynomial" => Ok(Activation::GeluPolynomial),
             "relu" => Ok(Activation::Relu),
             "tanh" => Ok(Activation::Tanh),
-            other => Err(self.refuse("activation none, gelu, relu or tanh", other)),
+            other => {
+                Err(self.refuse("activation none, gelu, gelu_polynomial, relu or tanh", other))
+            }
         }
     }
 

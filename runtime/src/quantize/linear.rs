@@ -71,6 +71,17 @@ pub(super) fn pack_int4(graph: &Graph, node: Node, group: usize) -> Result<Packe
     Ok((node.with("block_size", Attribute::Int(group as i64)), constants))
 }
 
+/// A layer to be rounded, with the polynomial for GELU: what rounding takes off the products is a hundred times what
+/// that is off by.
+pub(super) fn with_near_gelu(node: Node) -> Node {
+    match node.string("activation", "none") {
+        "gelu" if node.is_fused("Linear") => {
+            node.with("activation", Attribute::String("gelu_polynomial".to_owned()))
+        }
+        _ => node,
+    }
+}
+
 /// The bits of what is beyond f16.
 const F16_INFINITY: u16 = 0x7c00;
 

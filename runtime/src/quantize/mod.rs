@@ -82,7 +82,11 @@ pub fn quantize(graph: &mut Graph, scheme: &Scheme) -> Result<()> {
             Precision::Int8 if !scheme.exceptions.contains_key(node.output()) => node,
             _ => marks::without_range(node),
         };
-        let node = marks::without_mark(node);
+        // What another tool rounded is computed as it was there.
+        let node = match int8 {
+            Some(_) if !marks::is_quantized(&node) => linear::with_near_gelu(node),
+            _ => marks::without_mark(node),
+        };
         let node = match precision {
             Precision::Int8 | Precision::Int8Static => with_fitted(graph, node, &scheme.fitted),
             _ => node,
@@ -235,7 +239,7 @@ fn finite(graph: &Graph, name: &str) -> Result<Vec<f32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::ValueSpec;
+    use crate::graph::{Attribute, ValueSpec};
 
     /// `y = Clip(x, 0, most) · w`, the product marked with a range of 0 to 25.5.
     fn cut_at(most: f32) -> Graph {
@@ -297,6 +301,25 @@ mod tests {
             graph.nodes.push(Node::fused("Linear", &["x", "w"], &["z"]));
             graph.outputs.push(ValueSpec::new("z", DType::F32, &[]));
             assert_eq!(operators(graph, &precision.into()), ["Clip", "LinearInt8", stored]);
+        }
+    }
+
+    #[test]
+    fn a_layer_that_is_rounded_here_takes_the_polynomial_for_gelu() {
+        for (precision, expected) in [
+            (Precision::F32, ["gelu", "gelu"]),
+            (Precision::Int8, ["gelu", "gelu_polynomial"]),
+            (Precision::Int4, ["gelu", "gelu_polynomial"]),
+        ] {
+            let mut graph = cut_at(6.0);
+            graph.nodes.push(Node::fused("Linear", &["x", "w"], &["z"]));
+            graph.outputs.push(ValueSpec::new("z", DType::F32, &[]));
+            for node in &mut graph.nodes[1..] {
+                *node = node.clone().with("activation", Attribute::String("gelu".to_owned()));
+            }
+            quantize(&mut graph, &precision.into()).unwrap();
+            let found = graph.nodes[1..].iter().map(|node| node.string("activation", "none"));
+            assert_eq!(found.collect::<Vec<_>>(), expected, "{precision}");
         }
     }
 

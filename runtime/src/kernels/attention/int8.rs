@@ -9,7 +9,7 @@ use crate::kernels::block::{Block, Strided};
 use crate::kernels::cpu::{Cpu, per_cpu};
 use crate::kernels::math::SHIFT;
 use crate::kernels::pack::{MOST_INT8_INPUTS, PANEL};
-use crate::kernels::tiles::{self, Ahead};
+use crate::kernels::tiles::{self, Share};
 use std::ops::Range;
 
 /// The longest sequence whose sums cannot overflow an `i32`.
@@ -163,7 +163,7 @@ pub fn attention_i8(
             for (tile, scores) in tiles.enumerate() {
                 let (first, sums) = (tile * PANEL, &mut sums.0[..scores.len()]);
                 let keys = Strided { values: &keys.values[first * keys.stride..], ..keys };
-                tiles::multiply_i8(cpu, keys, panel, sums, Ahead::after(panel, 0, 1));
+                tiles::multiply_i8(cpu, keys, panel, sums, Share::ALL.after(panel));
                 let columns = (&steps, &query_sums);
                 let key_steps = &scratch.key_steps[first..];
                 finish(cpu, sums, i32::from(LEFT) - offset, columns, key_steps, scores);

@@ -8,7 +8,7 @@ use super::cpu::{Cpu, per_cpu};
 use super::lanes::LANES;
 use super::math;
 use super::pack::PANEL;
-use super::tiles::{self, Ahead};
+use super::tiles::{self, Share};
 use std::ops::Range;
 
 pub use int8::{MOST_INT8_TOKENS, attention_i8};
@@ -79,7 +79,7 @@ pub fn attention(
             let start = first * 3 * hidden + head * width;
             turn(Strided { values: &qkv[start..], ..keys }, count, queries);
             let turned = queries.as_flattened();
-            let (target, ahead) = ((scores.as_flattened_mut(), PANEL), Ahead::after(turned, 0, 1));
+            let (target, ahead) = ((scores.as_flattened_mut(), PANEL), Share::ALL.after(turned));
             tiles::multiply_f32(cpu, tokens, keys, turned, &[0.0; PANEL], target, ahead);
             for (row, _) in scores.iter_mut().zip(mask).filter(|(_, keep)| **keep == 0) {
                 row.fill(EXCLUDED);

@@ -5,10 +5,11 @@ use super::block::Strided;
 use super::cpu::{Cpu, per_cpu};
 use super::pack::{PANEL, PackedF32, PackedI8, quantized_width};
 use super::quantize::RowScale;
-use super::tiles::{self, Ahead, Part, TILE_ROWS, Tile};
+use super::tiles::{self, Part, Share, TILE_ROWS, Tile};
 pub use depthwise::{DepthwiseF32, DepthwiseI8, depthwise_f32, depthwise_i8};
 pub use finish::{Finish, Residual, Target};
 pub use gather::{View, patch_len};
+use std::ops::Range;
 
 mod depthwise;
 mod finish;
@@ -39,14 +40,14 @@ pub fn conv_f32(
     assert_eq!(out.len(), view.places.len() * finish.width, "a row of the result for each place");
     let mut sums = Tile([[0.0; PANEL]; TILE_ROWS]);
     view.blocks(width, 0.0, scratch, |first, rows, left| {
-        for_each_tile(rows, weights.n(), |row, count, panel, columns, share| {
-            let sums = &mut sums.0[..count];
-            let left = Strided { values: &left.values[row * left.stride..], ..left };
+        for_each_tile(rows, weights.n(), |rows, panel, columns, share| {
+            let sums = &mut sums.0[..rows.len()];
+            let left = Strided { values: &left.values[rows.start * left.stride..], ..left };
             let (panels, bias) = (weights.panel(panel), weights.bias(panel));
-            let part = Part { columns, ahead: Ahead::after(panels, share.0, share.1) };
+            let part = Part { columns, ahead: share.after(panels) };
             let target = (sums.as_flattened_mut(), PANEL);
-            tiles::multiply_f32(cpu, count, left, panels, bias, target, part);
-            finish.store(cpu, sums, (panel, columns), first + row, &mut out);
+            tiles::multiply_f32(cpu, rows.len(), left, panels, bias, target, part);
+            finish.store(cpu, sums, (panel, columns), first + rows.start, &mut out);
         });
     });
 }
@@ -74,11 +75,11 @@ pub fn conv_i8(
     let mut products = Tile([[0; PANEL]; TILE_ROWS]);
     let mut sums = Tile([[0.0; PANEL]; TILE_ROWS]);
     view.blocks(quantized_width(view.width()), range.zero_point, scratch, |first, rows, left| {
-        for_each_tile(rows, weights.n(), |row, count, panel, columns, share| {
-            let (products, sums) = (&mut products.0[..count], &mut sums.0[..count]);
-            let left = Strided { values: &left.values[row * left.stride..], ..left };
+        for_each_tile(rows, weights.n(), |rows, panel, columns, share| {
+            let (products, sums) = (&mut products.0[..rows.len()], &mut sums.0[..rows.len()]);
+            let left = Strided { values: &left.values[rows.start * left.stride..], ..left };
             let panels = weights.panel(panel);
-            let part = Part { columns, ahead: Ahead::after(panels, share.0, share.1) };
+            let part = Part { columns, ahead: share.after(panels) };
             tiles::multiply_i8(cpu, left, panels, products, part);
             let column = Column {
                 sums: weights.column_sums(panel),
@@ -88,7 +89,7 @@ pub fn conv_i8(
                 bias: weights.bias(panel),
             };
             floats(cpu, products, column, sums);
-            finish.store(cpu, sums, (panel, columns), first + row, &mut out);
+            finish.store(cpu, sums, (panel, columns), first + rows.start, &mut out);
         });
     });
 }
@@ -117,21 +118,10 @@ fn floats(cpu: Cpu, products: &[[i32; PANEL]], column: Column<'_>, sums: &mut [[
     per_cpu!(cpu, body(products: &[[i32; PANEL]], column: Column<'_>, sums: &mut [[f32; PANEL]]))
 }
 
-/// Calls `tile(row, rows, panel, columns, share)` for at most twelve rows at a time, panels outermost; a share is which
-/// of how many tiles of its panel a tile is.
-fn for_each_tile(
-    rows: usize,
-    n: usize,
-    mut tile: impl FnMut(usize, usize, usize, usize, (usize, usize)),
-) {
-    let tiles = rows.div_ceil(TILE_ROWS);
-    for panel in 0..n.div_ceil(PANEL) {
-        let columns = PANEL.min(n - panel * PANEL);
-        let mut row = 0;
-        for index in 0..tiles {
-            let count = (rows - row).div_ceil(tiles - index);
-            tile(row, count, panel, columns, (index, tiles));
-            row += count;
-        }
-    }
+/// Calls `tile(rows, panel, columns, share)` for at most twelve rows at a time, panels outermost.
+#[inline(always)]
+fn for_each_tile(rows: usize, n: usize, mut tile: impl FnMut(Range<usize>, usize, usize, Share)) {
+    tiles::for_each_of_panels(0..rows, n, |rows, panel, share| {
+        tile(rows, panel, PANEL.min(n - panel * PANEL), share);
+    });
 }

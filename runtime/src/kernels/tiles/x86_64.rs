@@ -323,7 +323,7 @@ unsafe fn quad_of<const TURNED: bool>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::Ahead;
+    use super::super::Share;
     use super::*;
 
     #[test]
@@ -338,7 +338,7 @@ mod tests {
         // SAFETY: the feature is detected above, and `a`, `b` and `c` hold 6 rows of 37 quads.
         unsafe {
             let (left, right) = (a.as_ptr(), b.as_ptr());
-            let part = Part { columns: PANEL, ahead: Ahead::after(&b, 0, 1) };
+            let part = Part { columns: PANEL, ahead: Share::ALL.after(&b) };
             avx512_vnni_i8::<6, false>(quads, left, stride, right, wide.as_mut_ptr().cast(), part);
             avx512vl_vnni_i8::<6, false>(
                 quads,
