@@ -41,6 +41,7 @@ pub(crate) enum Verb {
     Plan(verbs::plan::Plan),
     Run(verbs::run::Run),
     Bench(verbs::bench::Bench),
+    Profile(verbs::profile::Profile),
     #[cfg(feature = "tract")]
     Compare(verbs::compare::Compare),
     Eval(verbs::eval::Eval),
@@ -70,6 +71,7 @@ impl Verb {
             Verb::Plan(plan) => plan.call(output),
             Verb::Run(run) => run.call(output),
             Verb::Bench(bench) => bench.call(output),
+            Verb::Profile(profile) => profile.call(output),
             #[cfg(feature = "tract")]
             Verb::Compare(compare) => compare.call(output),
             Verb::Eval(eval) => eval.call(output),

@@ -186,11 +186,15 @@ impl Node {
         }
     }
 
+    /// Its operator, with the domain where that is not ONNX's.
+    pub fn kind(&self) -> String {
+        if self.is_onnx() { self.op.clone() } else { format!("{}.{}", self.domain, self.op) }
+    }
+
     /// How messages name it: operator, opset-free, and its name.
     pub fn place(&self) -> String {
-        let domain = if self.is_onnx() { String::new() } else { format!("{}.", self.domain) };
         let name = if self.name.is_empty() { self.output() } else { &self.name };
-        format!("{domain}{} `{name}`", self.op)
+        format!("{} `{name}`", self.kind())
     }
 
     /// Reads other values instead of those that `renamed` names, in its subgraphs too.

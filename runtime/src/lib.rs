@@ -69,6 +69,7 @@ pub mod plan;
 mod precision;
 #[cfg(feature = "tract")]
 pub mod prepare;
+mod profile;
 mod program;
 pub mod protocol;
 #[cfg(feature = "tract")]
@@ -97,6 +98,7 @@ pub use manifest::{Manifest, Task};
 pub use operators::{NetworkWork, Work};
 pub use plan::Plan;
 pub use precision::Precision;
+pub use profile::Span;
 pub use session::{Options, Session, plans};
 pub use shapes::{Planned, Shapes};
 pub use tensor::{DType, Tensor};

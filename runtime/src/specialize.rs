@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::engine::{Compiled, Memory, Mixture};
 use crate::error::Result;
 use crate::operators::Work;
+use crate::profile::Profile;
 use crate::rewrite;
 use crate::shapes::{self, Fact};
 use crate::tensor::Tensor;
@@ -40,7 +41,7 @@ struct Slot {
 
 /// A graph compiled for one set of input shapes.
 #[derive(Debug)]
-struct Specialized {
+pub(crate) struct Specialized {
     /// With the values that decide how it computes, and no others.
     facts: Vec<Fact>,
     compiled: Compiled,
@@ -75,22 +76,22 @@ impl Specializations {
         &self.controls
     }
 
-    /// Runs the graph on `inputs`, in the order of its inputs. `mixture` gives it with its constants, and
+    /// The graph compiled for `inputs`, in the order of its inputs. `mixture` gives it with its constants, and
     /// `admit` refuses to compile another form beside those that take so many bytes; neither is called
     /// where the shapes are known.
     ///
     /// # Errors
-    /// Those of [`Mixture::compile`], [`Compiled::run`], `mixture` and `admit`.
-    pub(crate) fn run(
+    /// Those of [`Mixture::compile`], `mixture` and `admit`.
+    pub(crate) fn form(
         &self,
         inputs: &[Tensor],
         mixture: impl FnOnce() -> Result<Mixture>,
         admit: impl FnOnce(u64) -> Result<()>,
-    ) -> Result<Vec<Tensor>> {
+    ) -> Result<Arc<Specialized>> {
         let shaped: Vec<&Slot> = self.planned.iter().filter(|it| it.is_shaped(inputs)).collect();
         let found = shaped.iter().filter_map(|slot| slot.form()).find(|it| it.holds_for(inputs));
         if let Some(found) = found {
-            return found.compiled.run(inputs);
+            return Ok(found);
         }
         let compile = |others: Vec<Arc<Specialized>>| {
             let taken = totals(&others);
@@ -123,8 +124,7 @@ impl Specializations {
             recent.retain(|it| !Arc::ptr_eq(it, &found));
             recent.push(Arc::clone(&found));
         }
-        drop(recent);
-        found.compiled.run(inputs)
+        Ok(found)
     }
 
     /// The arithmetic of a run of the form that was planned for these shapes.
@@ -163,6 +163,27 @@ impl Slot {
 }
 
 impl Specialized {
+    /// Runs it once.
+    ///
+    /// # Errors
+    /// Those of [`Compiled::run`].
+    pub(crate) fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        self.compiled.run(inputs)
+    }
+
+    /// As [`Compiled::profile`].
+    ///
+    /// # Errors
+    /// Those of [`Compiled::run`].
+    pub(crate) fn profile(
+        &self,
+        inputs: &[Tensor],
+        stored: &dyn Fn(&str) -> String,
+        profile: &mut Profile,
+    ) -> Result<()> {
+        self.compiled.profile(inputs, stored, profile)
+    }
+
     fn new(
         mixture: &Mixture,
         facts: Vec<Fact>,

@@ -100,6 +100,36 @@ fn bench_takes_models_without_a_tokenizer() {
 }
 
 #[test]
+fn profile_has_its_keys_adds_up_and_writes_a_trace() {
+    let folder = tempdir().expect("a folder");
+    let trace = text(&folder.path().join("trace.json"));
+    for (model, kind) in [("intents", "dram.LinearInt8"), ("digits", "dram.ConvInt8")] {
+        let bundle = text(&root().join(format!("models/zoo/{model}.dram")));
+        let profile = dram(&["profile", &bundle, "--seconds", "0.1", "--trace", &trace, "--json"]);
+        let profile = profile.expect(0).json();
+        assert_keys(&profile, "median_ms besides_ms operators nodes executor threads inferences");
+        let parts = |key: &str| profile[key].as_array().expect("a list").clone();
+        let sum = |key: &str, of: &str| -> f64 {
+            parts(key).iter().map(|part| part[of].as_f64().expect("a number")).sum()
+        };
+        for key in ["operators", "nodes"] {
+            assert!((sum(key, "share") - 1.0).abs() < 1e-9, "{key}: {profile}");
+            assert!(sum(key, "int8_macs") > 1e6, "{key}: {profile}");
+        }
+        assert_eq!(sum("operators", "count"), parts("nodes").len() as f64, "{profile}");
+        assert!(parts("operators").iter().any(|part| part["operator"] == kind), "{profile}");
+        let written = std::fs::read_to_string(&trace).expect("a trace");
+        let written: Value = serde_json::from_str(&written).expect("JSON");
+        let events = written["traceEvents"].as_array().expect("events");
+        assert_eq!(events.len(), parts("nodes").len(), "{written}");
+        assert!(
+            events.iter().all(|event| event["ph"] == "X" && event["dur"].is_f64()),
+            "{written}"
+        );
+    }
+}
+
+#[test]
 fn plan_has_its_keys_and_adds_up() {
     let plan = dram(&["plan", &intents(), "--board", "rpi-zero-2w", "--json"]).expect(0).json();
     let parts = ["weights_bytes", "activations_bytes", "scratch_bytes", "tokenizer_bytes"];

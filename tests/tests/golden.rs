@@ -72,6 +72,11 @@ fn a_mixture_with_tract_agrees_with_onnxruntime() {
     assert_eq!(session.executor(), "mixture");
     let difference = worst(&session, |_| 32);
     assert!(difference <= TOLERANCE, "differs by {difference}");
+    // Its profile has tract's operators and ours.
+    let spans = session.profile(&session.example(32)).expect("it runs");
+    let takes = |operator: &str| spans.iter().filter(|span| span.operator == operator).count();
+    assert!(takes("LayerNormalization") > 0 && takes("Softmax") > 0, "{spans:?}");
+    assert!(spans.windows(2).all(|pair| pair[0].start + pair[0].duration <= pair[1].start));
 }
 
 #[test]

@@ -180,7 +180,7 @@ impl Bench {
     }
 }
 
-fn refuse_without_example(session: &Session) -> Result<()> {
+pub(super) fn refuse_without_example(session: &Session) -> Result<()> {
     if session.has_example() {
         return Ok(());
     }
@@ -204,19 +204,19 @@ fn joined(numbers: &[impl ToString], separator: &str) -> String {
 /// Below this many inferences the outer percentiles mean nothing at all.
 const FEWEST: usize = 20;
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let number = text.parse::<f64>().ok().filter(|seconds| (0.0..=86_400.0).contains(seconds));
     number
         .map(Duration::from_secs_f64)
         .ok_or_else(|| "give seconds, up to a day: 3 or 0.5".to_owned())
 }
 
-fn milliseconds(time: Duration) -> f64 {
+pub(super) fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
 /// The smallest of `sorted` that at least the share `q` of them does not exceed (nearest rank).
-fn quantile(sorted: &[f64], q: f64) -> f64 {
+pub(super) fn quantile(sorted: &[f64], q: f64) -> f64 {
     let rank = (q * sorted.len() as f64).ceil() as usize;
     sorted[rank.clamp(1, sorted.len()) - 1]
 }

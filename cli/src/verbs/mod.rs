@@ -18,6 +18,7 @@ pub(crate) mod keygen;
 #[cfg(feature = "tract")]
 pub(crate) mod pack;
 pub(crate) mod plan;
+pub(crate) mod profile;
 pub(crate) mod rollback;
 pub(crate) mod run;
 pub(crate) mod serve;

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use tract_core::internal::Cost;
 use tract_core::ops::konst::Const;
 use tract_core::optim::Optimizer;
+use tract_core::plan::eval;
 use tract_onnx::pb;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::infer::InferenceOp;
@@ -21,6 +22,7 @@ use tract_onnx::tract_hir::infer::InferenceOp;
 use crate::error::{Error, Result};
 use crate::graph::{DRAM_DOMAIN, Graph, Node};
 use crate::operators::{Machine, Operator, Work};
+use crate::profile::Profile;
 use crate::rewrite::{self, operators};
 use crate::shapes::{self, Fact};
 use crate::tensor::{self, DType};
@@ -153,9 +155,33 @@ impl Compiled {
     /// [`Error::Engine`] with tract's report.
     pub(crate) fn run(&self, inputs: &[tensor::Tensor]) -> Result<Vec<tensor::Tensor>> {
         guarded(format!("running `{}`", self.name), || {
-            let values = inputs.iter().map(|input| to_tract(input).map(Tensor::into_tvalue));
-            let outputs = self.plan.run(values.collect::<TractResult<TVec<TValue>>>()?)?;
+            let outputs = self.plan.run(to_values(inputs)?)?;
             outputs.iter().map(|output| from_tract(output)).collect()
+        })
+    }
+
+    /// Runs it once and notes its operators in `profile`, ours by what `stored` calls what writes a value.
+    ///
+    /// # Errors
+    /// As [`Compiled::run`].
+    pub(crate) fn profile(
+        &self,
+        inputs: &[tensor::Tensor],
+        stored: &dyn Fn(&str) -> String,
+        profile: &mut Profile,
+    ) -> Result<()> {
+        let model = self.plan.model();
+        guarded(format!("running `{}`", self.name), || {
+            let mut state = self.plan.spawn()?;
+            state.run_plan_with_eval(to_values(inputs)?, |context, state, node, values| {
+                let operator = match node.op_is::<Kernel>() {
+                    true => stored(&node.name),
+                    false => node.op.name().into_owned(),
+                };
+                let work = work_of(model, node);
+                profile.time((&node.name, operator), work, || eval(context, state, node, values))
+            })?;
+            Ok(())
         })
     }
 
@@ -164,11 +190,7 @@ impl Compiled {
         let model = self.plan.model();
         let mut work = Work::default();
         for node in model.nodes() {
-            let facts = model.node_input_facts(node.id).unwrap_or_default();
-            work += match node.op_as::<Kernel>() {
-                Some(kernel) => kernel.work(&facts),
-                None => tract_work(node, &facts),
-            };
+            work += work_of(model, node);
         }
         work
     }
@@ -216,6 +238,15 @@ fn share_constants(model: &mut TypedModel, others: &[&Compiled]) -> TractResult<
         node.op = Box::new(Const::new_with_opt_exotic_fact(same.clone(), exotic)?);
     }
     Ok(())
+}
+
+/// The arithmetic of a run of `node`.
+fn work_of(model: &TypedModel, node: &TypedNode) -> Work {
+    let facts = model.node_input_facts(node.id).unwrap_or_default();
+    match node.op_as::<Kernel>() {
+        Some(kernel) => kernel.work(&facts),
+        None => tract_work(node, &facts),
+    }
 }
 
 /// Multiply-accumulates of an operator of tract's, as it counts them by the type that it multiplies.
@@ -444,6 +475,10 @@ fn list(graph: &Graph, inputs: &[Fact]) -> String {
         .map(|(spec, fact)| format!("{} {} {:?}", spec.name, fact.dtype, fact.shape))
         .collect();
     if parts.is_empty() { "no inputs".to_owned() } else { parts.join(", ") }
+}
+
+fn to_values(tensors: &[tensor::Tensor]) -> TractResult<TVec<TValue>> {
+    tensors.iter().map(|tensor| to_tract(tensor).map(Tensor::into_tvalue)).collect()
 }
 
 fn to_tract(tensor: &tensor::Tensor) -> TractResult<Tensor> {

@@ -33,6 +33,7 @@ impl Network {
                 .inputs
                 .iter()
                 .any(|input| matches!(input.shape[..], [Dim::Symbol(_), ..])),
+            place: 0,
             values: BTreeMap::new(),
             slots: Vec::new(),
             steps: Vec::new(),
@@ -40,7 +41,8 @@ impl Network {
         };
         let inputs =
             graph.inputs.iter().map(|input| lowering.input(input)).collect::<Result<_>>()?;
-        for node in &graph.nodes {
+        for (place, node) in graph.nodes.iter().enumerate() {
+            lowering.place = place;
             lowering.node(node)?;
         }
         lowering.finish(graph, inputs)
@@ -51,6 +53,8 @@ struct Lowering<'a> {
     bundle: &'a Bundle,
     opset: i64,
     batched: bool,
+    /// That of the node that is lowered.
+    place: usize,
     values: BTreeMap<String, Value>,
     slots: Vec<Slot>,
     steps: Vec<Step>,
@@ -219,7 +223,7 @@ impl Lowering<'_> {
         for read in std::iter::once(&x).chain(&other) {
             self.slots[read.slot].live.1 = self.steps.len();
         }
-        self.steps.push(Step { kernel, x, other, out });
+        self.steps.push(Step { node: self.place, kernel, x, other, out });
     }
 
     fn finish(mut self, graph: &Graph, inputs: Vec<Value>) -> Result<Network> {

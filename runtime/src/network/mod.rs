@@ -54,6 +54,8 @@ impl Value {
 /// One operator, the values that it reads, and the one that it writes.
 #[derive(Debug)]
 struct Step {
+    /// Its place among the nodes of the graph.
+    node: usize,
     kernel: Kernel,
     x: Value,
     other: Option<Value>,
@@ -87,8 +89,22 @@ impl Needs {
 }
 
 impl Step {
+    /// The arithmetic of a run of it.
+    fn work(&self) -> Work {
+        let work = match &self.kernel {
+            Kernel::Fused(operator, x) => match &**operator {
+                Operator::Grid(grid) => grid.work(&self.x.shape),
+                operator => operator.work(*x),
+            },
+            Kernel::Array(_) => Work::default(),
+        };
+        let mut all = Work { network: self.network_work(), ..Work::default() };
+        all += work;
+        all
+    }
+
     /// What a run of it does that its operator does not know of.
-    fn work(&self) -> NetworkWork {
+    fn network_work(&self) -> NetworkWork {
         let one = NetworkWork { steps: 1, ..NetworkWork::default() };
         let other = self.other.as_ref().map_or(0, Value::count);
         let [other, x, out] = [other, self.x.count(), self.out.count()].map(|count| count as u64);
@@ -154,14 +170,7 @@ impl Network {
     pub(crate) fn work(&self) -> Work {
         let mut work = Work::default();
         for step in &self.steps {
-            work += match &step.kernel {
-                Kernel::Fused(operator, x) => match &**operator {
-                    Operator::Grid(grid) => grid.work(&step.x.shape),
-                    operator => operator.work(*x),
-                },
-                Kernel::Array(_) => Work::default(),
-            };
-            work.network += step.work();
+            work += step.work();
         }
         work
     }

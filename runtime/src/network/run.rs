@@ -4,8 +4,10 @@ use std::ops::Range;
 
 use super::{Element, Kernel, Needs, Network, Step, Value};
 use crate::error::{Error, Result};
+use crate::graph::Graph;
 use crate::operators::grid::{Results, Values};
 use crate::operators::{Machine, Operator, Scratch};
+use crate::profile::Profile;
 use crate::tensor::{DType, Tensor};
 
 /// Buffers for a run, allocated once.
@@ -43,12 +45,7 @@ impl Network {
         let bytes = |value: &Value| Vec::with_capacity(batch * value.count() * size_of::<f32>());
         let mut outputs: Vec<Vec<u8>> = self.outputs.iter().map(bytes).collect();
         for index in 0..batch {
-            for (value, (_, tensor)) in self.inputs.iter().zip(inputs) {
-                let range = self.range(value, &workspace.offsets);
-                let target: &mut [u8] = bytemuck::cast_slice_mut(&mut workspace.arena[range]);
-                let length = target.len();
-                target.copy_from_slice(&tensor.bytes()[index * length..][..length]);
-            }
+            self.take(inputs, index, workspace);
             self.steps.iter().for_each(|step| self.step(step, machine, workspace));
             for (value, output) in self.outputs.iter().zip(&mut outputs) {
                 let range = self.range(value, &workspace.offsets);
@@ -63,6 +60,39 @@ impl Network {
             Tensor::from_bytes(DType::F32, &shape, bytes)
         };
         self.outputs.iter().zip(outputs).map(tensor).collect()
+    }
+
+    /// As [`Network::run`], but notes the steps in `profile`, by the nodes of `graph`, which it was made of, and
+    /// gives no outputs.
+    ///
+    /// # Errors
+    /// As [`Network::run`].
+    pub(crate) fn profile(
+        &self,
+        machine: &Machine,
+        workspace: &mut Workspace,
+        inputs: &[(&str, Tensor)],
+        graph: &Graph,
+        profile: &mut Profile,
+    ) -> Result<()> {
+        for index in 0..self.batch(inputs)? {
+            self.take(inputs, index, workspace);
+            for step in &self.steps {
+                let compute = || self.step(step, machine, workspace);
+                profile.node(&graph.nodes[step.node], step.work(), compute);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts element `index` of the batch into `workspace`.
+    fn take(&self, inputs: &[(&str, Tensor)], index: usize, workspace: &mut Workspace) {
+        for (value, (_, tensor)) in self.inputs.iter().zip(inputs) {
+            let range = self.range(value, &workspace.offsets);
+            let target: &mut [u8] = bytemuck::cast_slice_mut(&mut workspace.arena[range]);
+            let length = target.len();
+            target.copy_from_slice(&tensor.bytes()[index * length..][..length]);
+        }
     }
 
     /// The elements of the batch that all inputs are.

@@ -21,6 +21,7 @@ impl Program {
         let mut lowering = Lowering {
             bundle,
             graph,
+            place: 0,
             values: BTreeMap::new(),
             slots: Vec::new(),
             steps: Vec::new(),
@@ -28,7 +29,8 @@ impl Program {
             mask: None,
             positions: usize::MAX,
         };
-        for node in &graph.nodes {
+        for (place, node) in graph.nodes.iter().enumerate() {
+            lowering.place = place;
             lowering.node(node)?;
         }
         lowering.finish()
@@ -38,6 +40,8 @@ impl Program {
 struct Lowering<'a> {
     bundle: &'a Bundle,
     graph: &'a Graph,
+    /// That of the node that is lowered.
+    place: usize,
     values: BTreeMap<String, usize>,
     slots: Vec<Slot>,
     steps: Vec<Step>,
@@ -149,7 +153,7 @@ impl Lowering<'_> {
         let (step, out) = (self.steps.len(), self.slots.len());
         self.slots.push(Slot { rows, width, live: (step, step) });
         self.values.insert(node.output().to_owned(), out);
-        self.steps.push(Step { operator, x, residual, out });
+        self.steps.push(Step { node: self.place, operator, x, residual, out });
     }
 
     fn set_mask(&mut self, node: &Node, values: &[&str]) -> Result<()> {

@@ -61,6 +61,8 @@ impl Rows {
 /// One operator and the slots that it reads and writes.
 #[derive(Debug)]
 struct Step {
+    /// Its place among the nodes of the graph.
+    node: usize,
     operator: Operator,
     /// None where it reads the ids.
     x: Option<usize>,
@@ -113,16 +115,20 @@ impl Program {
     pub(crate) fn work(&self, tokens: usize) -> Work {
         let mut work = Work::default();
         for step in &self.steps {
-            work += step.operator.work(self.read_by(step, tokens));
+            work += self.work_of(step, tokens);
         }
         work
+    }
+
+    fn work_of(&self, step: &Step, tokens: usize) -> Work {
+        step.operator.work(self.read_by(step, tokens))
     }
 
     /// The arithmetic of a run of `tokens` that ends with the step that writes output `output`.
     pub(crate) fn work_until(&self, output: usize, tokens: usize) -> Work {
         let mut work = Work::default();
         for step in &self.steps[..=self.written_by(output)] {
-            work += step.operator.work(self.read_by(step, tokens));
+            work += self.work_of(step, tokens);
         }
         work
     }

@@ -4,8 +4,10 @@ use std::ops::Range;
 
 use super::{Needs, Program, Rows, Step};
 use crate::error::{Error, Result};
+use crate::graph::Graph;
 use crate::kernels::NoEmbedding;
 use crate::operators::{Machine, Operator, Scratch};
+use crate::profile::Profile;
 use crate::tensor::Tensor;
 
 /// Buffers for a run, allocated once.
@@ -49,6 +51,28 @@ impl Program {
             run.step(step, workspace).map_err(|error| self.no_embedding(error, ids))?;
         }
         Ok(self.outputs.iter().map(|&slot| run.output(slot, workspace)).collect())
+    }
+
+    /// As [`Program::run`], but notes the steps in `profile`, by the nodes of `graph`, which it was made of, and
+    /// gives no outputs.
+    ///
+    /// # Errors
+    /// As [`Program::run`].
+    pub(crate) fn profile(
+        &self,
+        machine: &Machine,
+        workspace: &mut Workspace,
+        (ids, mask): (&[i64], &[i64]),
+        graph: &Graph,
+        profile: &mut Profile,
+    ) -> Result<()> {
+        let run = self.begin(machine, workspace, ids, mask);
+        for step in &self.steps {
+            let work = self.work_of(step, ids.len());
+            let done = profile.node(&graph.nodes[step.node], work, || run.step(step, workspace));
+            done.map_err(|error| self.no_embedding(error, ids))?;
+        }
+        Ok(())
     }
 
     /// As [`Program::run`], but ends at the first of the outputs `exits`, which are written in this order, that

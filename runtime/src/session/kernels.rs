@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::{opening_bytes, reading_bytes, tokenizer_bytes, with_beginning};
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
+use crate::graph::Graph;
 use crate::operators::Machine;
 use crate::plan::Plan;
+use crate::profile::Profile;
 use crate::program::{Program, Workspace};
 use crate::tensor::Tensor;
 
@@ -76,6 +78,27 @@ impl Kernels {
 
     /// The outputs for a batch of any size, one sequence after the other.
     pub(super) fn run_batch(&self, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<Tensor>> {
+        let batch = self.batch(inputs)?;
+        let results: Vec<Vec<Tensor>> =
+            batch.sequences().map(|(ids, mask)| self.run(ids, mask)).collect::<Result<_>>()?;
+        (0..results[0].len()).map(|index| stacked(&results, index)).collect()
+    }
+
+    /// Notes the operators of the same run in `profile`; `graph` is that which the program was made of.
+    pub(super) fn profile(
+        &self,
+        graph: &Graph,
+        inputs: &BTreeMap<String, Tensor>,
+        profile: &mut Profile,
+    ) -> Result<()> {
+        let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
+        let batch = self.batch(inputs)?;
+        batch.sequences().try_for_each(|sequence| {
+            self.program.profile(&self.machine, &mut workspace, sequence, graph, profile)
+        })
+    }
+
+    fn batch(&self, inputs: &BTreeMap<String, Tensor>) -> Result<Batch> {
         let values = |name: &str| inputs.get(name).and_then(Tensor::to_i64).unwrap_or_default();
         let ids = values(&self.program.ids);
         let shape = inputs[&self.program.ids].shape().to_vec();
@@ -90,10 +113,21 @@ impl Kernels {
             Some(mask) => values(mask),
             None => vec![1; ids.len()],
         };
-        let rows = ids.chunks_exact(shape[1]).zip(mask.chunks_exact(shape[1]));
-        let results: Vec<Vec<Tensor>> =
-            rows.map(|(ids, mask)| self.run(ids, mask)).collect::<Result<_>>()?;
-        (0..results[0].len()).map(|index| stacked(&results, index)).collect()
+        Ok(Batch { ids, mask, tokens: shape[1] })
+    }
+}
+
+/// Sequences of one length, one after the other.
+struct Batch {
+    ids: Vec<i64>,
+    mask: Vec<i64>,
+    tokens: usize,
+}
+
+impl Batch {
+    /// Ids and mask of each.
+    fn sequences(&self) -> impl Iterator<Item = (&[i64], &[i64])> {
+        self.ids.chunks_exact(self.tokens).zip(self.mask.chunks_exact(self.tokens))
     }
 }
 

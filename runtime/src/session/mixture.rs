@@ -7,12 +7,13 @@ use crate::budget::Budget;
 use crate::bundle::Bundle;
 use crate::engine::{self, Memory};
 use crate::error::Result;
-use crate::graph::{Dim, Graph};
+use crate::graph::{Dim, Graph, Node};
 use crate::operators::{Machine, Work};
 use crate::plan::Plan;
+use crate::profile::Profile;
 use crate::rewrite;
 use crate::shapes::Fact;
-use crate::specialize::Specializations;
+use crate::specialize::{Specializations, Specialized};
 use crate::tensor::Tensor;
 
 #[derive(Debug)]
@@ -111,13 +112,33 @@ impl Mixture {
     /// Runs `graph`, which it was made of, on `inputs` in the order of its inputs; shapes that were not
     /// planned are compiled now, where the budget has room for them.
     pub(super) fn run(&self, graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        self.form(graph, inputs)?.run(inputs)
+    }
+
+    /// Notes the operators of the same run in `profile`: where our kernels compute a node of `graph`, by its name
+    /// there.
+    pub(super) fn profile(
+        &self,
+        graph: &Graph,
+        inputs: &[Tensor],
+        profile: &mut Profile,
+    ) -> Result<()> {
+        let stored = |value: &str| {
+            let node = graph.producer(value).map(|place| &graph.nodes[place]);
+            node.map_or_else(|| "dram".to_owned(), Node::kind)
+        };
+        self.form(graph, inputs)?.profile(inputs, &stored, profile)
+    }
+
+    /// What is compiled for `inputs`.
+    fn form(&self, graph: &Graph, inputs: &[Tensor]) -> Result<Arc<Specialized>> {
         let mixture = || engine::Mixture::new(&self.machine, graph);
         let admit = |others: u64| {
             let least = Mixture::least(&self.machine.bundle);
             let scratch_bytes = least.scratch_bytes + others + self.copied_bytes;
             self.budget.admit(&[Plan { scratch_bytes, ..least }])
         };
-        self.specializations.run(inputs, mixture, admit)
+        self.specializations.form(inputs, mixture, admit)
     }
 
     /// The shortest planned length that has room for so many tokens.

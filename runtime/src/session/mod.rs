@@ -25,6 +25,7 @@ use crate::manifest::{Manifest, Task};
 use crate::network::Network;
 use crate::operators::{Machine, Work};
 use crate::plan::Plan;
+use crate::profile::{Profile, Span};
 use crate::program::Program;
 use crate::shapes::{self, Fact, Shapes};
 use crate::tensor::{DType, Tensor};
@@ -450,6 +451,25 @@ impl Session {
             }
         };
         Ok(self.graph.outputs.iter().map(|output| output.name.clone()).zip(outputs).collect())
+    }
+
+    /// Runs the graph as [`Session::run`] does, and tells the operators in the order in which they ran, of a
+    /// batch sequence by sequence, instead of the outputs.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn profile(&self, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<Span>> {
+        let given = self.in_order(inputs)?;
+        let mut profile = Profile::begin();
+        match &self.executor {
+            Executor::Mixture(mixture) => mixture.profile(&self.graph, &given, &mut profile)?,
+            Executor::Signals(signals) => signals.profile(&self.graph, given, &mut profile)?,
+            Executor::Kernels(kernels) => {
+                self.check_length(given[0].shape()[1])?;
+                kernels.profile(&self.graph, inputs, &mut profile)?;
+            }
+        }
+        Ok(profile.into_spans())
     }
 
     fn in_order(&self, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<Tensor>> {

@@ -10,6 +10,7 @@ use crate::graph::Graph;
 use crate::network::{Network, Workspace};
 use crate::operators::Machine;
 use crate::plan::Plan;
+use crate::profile::Profile;
 use crate::shapes::Fact;
 use crate::tensor::Tensor;
 
@@ -59,18 +60,37 @@ impl Signals {
 
     /// Runs `graph`, which it was made of, on `inputs` in the order of its inputs.
     pub(super) fn run(&self, graph: &Graph, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
-        let names = graph.inputs.iter().map(|input| input.name.as_str());
-        let inputs: Vec<_> = names.zip(inputs).collect();
+        let inputs = named(graph, inputs);
+        self.with_workspace(|workspace| self.network.run(&self.machine, workspace, &inputs))
+    }
+
+    /// Notes the operators of the same run in `profile`.
+    pub(super) fn profile(
+        &self,
+        graph: &Graph,
+        inputs: Vec<Tensor>,
+        profile: &mut Profile,
+    ) -> Result<()> {
+        let inputs = named(graph, inputs);
+        self.with_workspace(|workspace| {
+            self.network.profile(&self.machine, workspace, &inputs, graph, profile)
+        })
+    }
+
+    fn with_workspace<T>(&self, work: impl FnOnce(&mut Workspace) -> T) -> T {
         // A panic of an earlier call leaves numbers behind that the next run overwrites.
         let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
         let threads = self.machine.threads.count();
-        let workspace =
-            workspace.get_or_insert_with(|| Workspace::new(&self.network.needs(threads)));
-        self.network.run(&self.machine, workspace, &inputs)
+        work(workspace.get_or_insert_with(|| Workspace::new(&self.network.needs(threads))))
     }
 
     /// Shapes that were planned for, one at least.
     pub(super) fn planned(&self) -> &[Vec<Fact>] {
         &self.planned
     }
+}
+
+/// `inputs` by the names of the graph's.
+fn named(graph: &Graph, inputs: Vec<Tensor>) -> Vec<(&str, Tensor)> {
+    graph.inputs.iter().map(|input| input.name.as_str()).zip(inputs).collect()
 }
