@@ -158,11 +158,7 @@ impl Gate<'_> {
 
     /// The noise of the nodes that have a form in `from`, as `scheme` has them.
     fn noise(&self, scheme: &Scheme, from: Precision, samples: &Samples) -> Result<Vec<Noise>> {
-        let mut names: Vec<String> = match from {
-            Precision::Int8Static => quantize::ranged(self.fused),
-            _ if from.group().is_some() => quantize::narrow(self.fused),
-            _ => quantize::quantizable(self.fused),
-        };
+        let mut names = quantize::with_form_in(self.fused, from);
         let stored = |name: &str| *scheme.exceptions.get(name).unwrap_or(&scheme.precision);
         // What was never rounded brings no noise.
         names.retain(|name| stored(name) != Precision::F32);

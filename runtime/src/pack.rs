@@ -167,8 +167,7 @@ pub fn pack(
     let (mut scheme, calibrated) = match (options.precision, asked) {
         (precision @ (Precision::Int8 | Precision::Int8Static), Some(asked)) => {
             progress("calibrating");
-            let (equalized, scheme, calibrated) = calibrate(&fused, &belongings, precision, asked)?;
-            fused = equalized;
+            let (scheme, calibrated) = calibrate(&mut fused, &belongings, precision, asked)?;
             (scheme, Some(calibrated))
         }
         (Precision::Int8Static, None) => {
@@ -244,36 +243,36 @@ pub fn pack(
     })
 }
 
-/// The optimized graph `fused` with channels that share a range made alike, and its scheme of `precision`: the ranges
+/// Makes channels of the optimized `graph` that share a range alike, and gives its scheme of `precision`: the ranges
 /// of what static nodes read, and weights that were fitted to what they read.
 fn calibrate(
-    fused: &Graph,
+    graph: &mut Graph,
     belongings: &Belongings,
     precision: Precision,
     Calibrate { data, calibration }: &Calibrate,
-) -> Result<(Graph, Scheme, Calibrated)> {
+) -> Result<(Scheme, Calibrated)> {
     let observe = |graph: &Graph| {
         let observed = marks::removed(&calibrate::observed(graph));
         let observed = prepare::pack(&observed, &[], &Precision::F32.into())?;
         belongings.open_raw(&observed, Precision::F32)
     };
-    let (mut graph, mut session) = (fused.clone(), observe(fused)?);
+    let mut session = observe(graph)?;
     let samples = Samples::read(data)?;
-    let equalized = calibrate::equalize(&mut graph, &session, &samples)?;
+    let equalized = calibrate::equalize(graph, &session, &samples)?;
     if equalized > 0 {
-        session = observe(&graph)?;
+        session = observe(graph)?;
     }
     let (ranges, count) = calibrate::ranges(&session, &samples, *calibration)?;
     let calibrated =
         Calibrated { calibration: *calibration, samples: count, values: ranges.len(), equalized };
-    let names = quantize::ranged(&graph);
+    let names = quantize::with_form_in(graph, Precision::Int8Static);
     // Rows that get a range each are rounded too finely to be worth more than their exact values.
     let known = match precision {
         Precision::Int8Static => &ranges,
         _ => &Ranges::new(),
     };
-    let fitted = calibrate::fit(&graph, &names, &session, &samples, known)?;
-    Ok((graph, Scheme { ranges, fitted, ..precision.into() }, calibrated))
+    let fitted = calibrate::fit(graph, &names, &session, &samples, known)?;
+    Ok((Scheme { ranges, fitted, ..precision.into() }, calibrated))
 }
 
 fn require_int8(share: f64, least: Option<f64>) -> Result<()> {

@@ -23,7 +23,8 @@ pub enum Precision {
 }
 
 impl Precision {
-    const ALL: [Precision; 7] = [
+    /// Every one.
+    pub const ALL: [Precision; 7] = [
         Precision::F32,
         Precision::Int8,
         Precision::Int8Static,

@@ -56,7 +56,7 @@ pub(crate) struct Pack {
     value: Vec<(String, Planned)>,
 
     /// Numbers that weights are stored and multiplied in
-    #[arg(long, default_value = "int8", value_parser = PossibleValuesParser::new(["f32", "f16", "int8", "int8-static", "int4", "int4-16", "int4-8"])
+    #[arg(long, default_value = "int8", value_parser = PossibleValuesParser::new(Precision::ALL.map(Precision::name))
         .try_map(|name| name.parse::<Precision>()))]
     precision: Precision,
 

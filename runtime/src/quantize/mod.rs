@@ -119,23 +119,14 @@ pub fn quantize(graph: &mut Graph, scheme: &Scheme) -> Result<()> {
     Ok(())
 }
 
-/// The values that the nodes of an optimized graph write which have a form in int8.
-pub(crate) fn quantizable(graph: &Graph) -> Vec<String> {
-    let nodes = graph.nodes.iter().filter(|node| int8_form(graph, node).is_some());
-    nodes.map(|node| node.output().to_owned()).collect()
-}
-
-/// Those of them which have a form in int4.
-pub(crate) fn narrow(graph: &Graph) -> Vec<String> {
-    let linear = graph.nodes.iter().filter(|node| node.is_fused("Linear"));
-    let nodes = linear.filter(|node| int8_form(graph, node).is_some());
-    nodes.map(|node| node.output().to_owned()).collect()
-}
-
-/// Those of them which can have a range of their own.
-pub(crate) fn ranged(graph: &Graph) -> Vec<String> {
-    let nodes = graph.nodes.iter().filter(|node| is_rounded(graph, node));
-    nodes.map(|node| node.output().to_owned()).collect()
+/// The values that the nodes of an optimized graph write which `precision` stores in another form than f32.
+pub(crate) fn with_form_in(graph: &Graph, precision: Precision) -> Vec<String> {
+    let has_form = |node: &&Node| match precision {
+        Precision::Int8Static => is_rounded(graph, node),
+        Precision::Int8 => int8_form(graph, node).is_some(),
+        _ => node.is_fused("Linear") && int8_form(graph, node).is_some(),
+    };
+    graph.nodes.iter().filter(has_form).map(|node| node.output().to_owned()).collect()
 }
 
 /// The values that nodes of an optimized graph round to int8 before they compute.
