@@ -3,7 +3,7 @@
 use super::cpu::{Cpu, per_cpu};
 use super::lanes;
 use super::math::SHIFT;
-use super::pack::quantized_width;
+use super::pack::{PANEL, quantized_width};
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
@@ -165,6 +165,31 @@ pub fn round_image(cpu: Cpu, x: &[f32], range: RowScale, out: &mut [u8]) {
         quantize_row(x, range, out);
     }
     per_cpu!(cpu, body(x: &[f32], range: RowScale, out: &mut [u8]))
+}
+
+/// The first `count` columns of `x [rows, width]` as `u8` in one range known beforehand (ONNX: `QuantizeLinear`), into rows of
+/// `out` that lie `stride` apart. `width` is a multiple of eight.
+///
+/// # Panics
+/// When the lengths do not belong together.
+#[inline(always)]
+pub(super) fn round_columns(
+    cpu: Cpu,
+    (x, width): (&[f32], usize),
+    count: usize,
+    range: RowScale,
+    (out, stride): (&mut [u8], usize),
+) {
+    by_neon!(cpu, round_columns(x, width, count, range, out, stride));
+    let _ = cpu;
+    for (row, x) in x.chunks_exact(width).enumerate() {
+        let out = &mut out[row * stride..][..count];
+        match (x.first_chunk::<PANEL>(), out.first_chunk_mut::<PANEL>()) {
+            // Of a length that the compiler knows.
+            (Some(x), Some(out)) => quantize_row(x, range, out),
+            _ => quantize_row(&x[..count], range, out),
+        }
+    }
 }
 
 #[inline(always)]

@@ -264,6 +264,12 @@ fn for_each_tile(rows: usize, most: usize, mut tile: impl FnMut(usize, usize)) {
     }
 }
 
+/// The least distance of the rows that [`multiply_f32`] writes, where so many columns are asked for.
+pub(super) fn least_stride(columns: usize) -> usize {
+    // Others write whole panels.
+    if cfg!(target_arch = "aarch64") { columns.next_multiple_of(8) } else { PANEL }
+}
+
 /// Cuts `rows` into tiles of at most `most` rows that differ by one row at most: a last tile of one row
 /// would run at a fraction of the speed.
 #[inline(always)]

@@ -6,6 +6,9 @@ use super::super::cpu::{Cpu, per_cpu};
 use super::super::pack::PANEL;
 use super::super::quantize::RowScale;
 use super::super::window::Slide;
+#[cfg(target_arch = "aarch64")]
+use super::aarch64;
+use super::finish::Sums;
 use super::sums::{PLACES, Sides, Spot, Terms, each, of_channels, sums};
 use super::{Finish, Target};
 
@@ -151,11 +154,11 @@ fn spot_rows(
         finish.rows(cpu, row, rows);
         return;
     }
+    let mut tile = [0.0; PLACES * PANEL];
     for first in (0..channels).step_by(PANEL) {
-        let mut tile = [[0.0; PANEL]; PLACES];
-        let tile = &mut tile[..count];
         let spot = Spot { first, count: PANEL.min(channels - first), ..spot };
-        sums(spot, tile.as_flattened_mut(), PANEL);
+        sums(spot, &mut tile, Sums::width_of(spot.count));
+        let tile = Sums::new(&mut tile, count, spot.count);
         finish.store(cpu, tile, (first / PANEL, spot.count), row, out);
     }
 }
@@ -215,22 +218,27 @@ impl Terms for Floats<'_> {
     }
 
     #[inline(always)]
-    fn cell(self, x: f32) -> f32 {
-        x
+    fn cells<const L: usize>(self, x: &[f32; L]) -> [f32; L] {
+        *x
     }
 
     #[inline(always)]
-    fn tap(self, weight: f32) -> f32 {
-        weight
+    fn taps<const L: usize>(self, weights: &[f32; L]) -> [f32; L] {
+        *weights
     }
 
     #[inline(always)]
-    fn add(self, sum: f32, cell: f32, tap: f32) -> f32 {
-        cell.mul_add(tap, sum)
+    fn add<const L: usize>(self, sums: &mut [f32; L], cells: &[f32; L], taps: &[f32; L]) {
+        add_floats(sums, cells, taps);
     }
 
     #[inline(always)]
-    fn end<const L: usize>(self, _first: usize, sums: &[f32; L]) -> [f32; L] {
+    fn ends<const L: usize>(self, _first: usize) -> [[f32; L]; 2] {
+        [[0.0; L]; 2]
+    }
+
+    #[inline(always)]
+    fn end<const L: usize>(self, _ends: &[[f32; L]; 2], sums: &[f32; L]) -> [f32; L] {
         *sums
     }
 }
@@ -244,16 +252,21 @@ struct Ends<'a> {
 }
 
 impl Ends<'_> {
+    /// The scales of channels and their biases.
     #[inline(always)]
-    fn of<const L: usize>(self, first: usize, sums: &[f32; L]) -> [f32; L] {
-        let (scales, bias) =
-            (of_channels::<L>(self.scales, first), of_channels::<L>(self.bias, first));
-        let mut floats = *sums;
-        for lane in 0..L {
-            floats[lane] = sums[lane].mul_add(self.range.scale * scales[lane], bias[lane]);
-        }
-        floats
+    fn of<const L: usize>(self, first: usize) -> [[f32; L]; 2] {
+        let scales = of_channels::<L>(self.scales, first);
+        [each(scales, |scale| self.range.scale * scale), *of_channels::<L>(self.bias, first)]
     }
+}
+
+#[inline(always)]
+fn ended<const L: usize>([scales, bias]: &[[f32; L]; 2], sums: &[f32; L]) -> [f32; L] {
+    let mut floats = *sums;
+    for lane in 0..L {
+        floats[lane] = sums[lane].mul_add(scales[lane], bias[lane]);
+    }
+    floats
 }
 
 /// Rounded numbers, summed in 32 bits.
@@ -273,23 +286,42 @@ impl Terms for Integers<'_> {
     }
 
     #[inline(always)]
-    fn cell(self, x: u8) -> i16 {
-        i16::from(x) - i16::from(self.0.range.zero_point)
+    fn cells<const L: usize>(self, x: &[u8; L]) -> [i16; L] {
+        #[cfg(target_arch = "aarch64")]
+        if let Some(cells) = aarch64::cells(x, self.0.range.zero_point) {
+            return cells;
+        }
+        each(x, |x| i16::from(x) - i16::from(self.0.range.zero_point))
     }
 
     #[inline(always)]
-    fn tap(self, weight: i8) -> i16 {
-        i16::from(weight)
+    fn taps<const L: usize>(self, weights: &[i8; L]) -> [i16; L] {
+        #[cfg(target_arch = "aarch64")]
+        if let Some(taps) = aarch64::taps(weights) {
+            return taps;
+        }
+        each(weights, i16::from)
     }
 
     #[inline(always)]
-    fn add(self, sum: i32, cell: i16, tap: i16) -> i32 {
-        sum.wrapping_add(i32::from(cell) * i32::from(tap))
+    fn add<const L: usize>(self, sums: &mut [i32; L], cells: &[i16; L], taps: &[i16; L]) {
+        #[cfg(target_arch = "aarch64")]
+        if aarch64::add(sums, cells, taps) {
+            return;
+        }
+        for lane in 0..L {
+            sums[lane] = sums[lane].wrapping_add(i32::from(cells[lane]) * i32::from(taps[lane]));
+        }
     }
 
     #[inline(always)]
-    fn end<const L: usize>(self, first: usize, sums: &[i32; L]) -> [f32; L] {
-        self.0.of(first, &each(sums, |sum| sum as f32))
+    fn ends<const L: usize>(self, first: usize) -> [[f32; L]; 2] {
+        self.0.of(first)
+    }
+
+    #[inline(always)]
+    fn end<const L: usize>(self, ends: &[[f32; L]; 2], sums: &[i32; L]) -> [f32; L] {
+        ended(ends, &each(sums, |sum| sum as f32))
     }
 }
 
@@ -317,22 +349,38 @@ impl Terms for InFloats<'_> {
     }
 
     #[inline(always)]
-    fn cell(self, x: u8) -> f32 {
-        (i32::from(x) - i32::from(self.0.range.zero_point)) as f32
+    fn cells<const L: usize>(self, x: &[u8; L]) -> [f32; L] {
+        each(x, |x| (i32::from(x) - i32::from(self.0.range.zero_point)) as f32)
     }
 
     #[inline(always)]
-    fn tap(self, weight: i8) -> f32 {
-        f32::from(weight)
+    fn taps<const L: usize>(self, weights: &[i8; L]) -> [f32; L] {
+        each(weights, f32::from)
     }
 
     #[inline(always)]
-    fn add(self, sum: f32, cell: f32, tap: f32) -> f32 {
-        cell.mul_add(tap, sum)
+    fn add<const L: usize>(self, sums: &mut [f32; L], cells: &[f32; L], taps: &[f32; L]) {
+        add_floats(sums, cells, taps);
     }
 
     #[inline(always)]
-    fn end<const L: usize>(self, first: usize, sums: &[f32; L]) -> [f32; L] {
-        self.0.of(first, sums)
+    fn ends<const L: usize>(self, first: usize) -> [[f32; L]; 2] {
+        self.0.of(first)
+    }
+
+    #[inline(always)]
+    fn end<const L: usize>(self, ends: &[[f32; L]; 2], sums: &[f32; L]) -> [f32; L] {
+        ended(ends, sums)
+    }
+}
+
+#[inline(always)]
+fn add_floats<const L: usize>(sums: &mut [f32; L], cells: &[f32; L], taps: &[f32; L]) {
+    #[cfg(target_arch = "aarch64")]
+    if aarch64::add_floats(sums, cells, taps) {
+        return;
+    }
+    for lane in 0..L {
+        sums[lane] = cells[lane].mul_add(taps[lane], sums[lane]);
     }
 }

@@ -3,7 +3,7 @@
 use super::super::cpu::{Cpu, per_cpu};
 use super::super::pack::PANEL;
 use super::super::pointwise::{Function, Pointwise, apply};
-use super::super::quantize::{RowScale, quantize_row};
+use super::super::quantize::{RowScale, round_columns};
 
 /// What a convolution does to its sums before it stores them, and where.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +68,53 @@ impl<'a> Residual<'a> {
     }
 }
 
+/// Sums of some rows by the columns of one panel, `[rows, width]`.
+#[derive(Debug)]
+pub(super) struct Sums<'a> {
+    values: &'a mut [f32],
+    /// As [`Sums::width_of`] the columns: rows of a narrow panel lie close together, so that none passes through a function
+    /// that is not asked for.
+    width: usize,
+}
+
+impl<'a> Sums<'a> {
+    /// Where so many rows of `columns` go; `values` has room for them.
+    pub(super) fn new(values: &'a mut [f32], rows: usize, columns: usize) -> Sums<'a> {
+        let width = Sums::width_of(columns);
+        Sums { values: &mut values[..rows * width], width }
+    }
+
+    /// Those in so many rows that lie `stride` apart, moved closer together where that is farther than they need.
+    pub(super) fn of_rows(
+        values: &'a mut [f32],
+        stride: usize,
+        rows: usize,
+        columns: usize,
+    ) -> Sums<'a> {
+        let width = Sums::width_of(columns);
+        if width < stride {
+            for row in 1..rows {
+                for column in (0..width).step_by(8) {
+                    let eight: [f32; 8] =
+                        *values[row * stride + column..].first_chunk().expect("eight columns");
+                    values[row * width + column..][..8].copy_from_slice(&eight);
+                }
+            }
+        }
+        Sums::new(values, rows, columns)
+    }
+
+    /// The sums, and the width of a row of them.
+    pub(super) fn values(&mut self) -> (&mut [f32], usize) {
+        (self.values, self.width)
+    }
+
+    /// Columns in whole vectors.
+    pub(super) fn width_of(columns: usize) -> usize {
+        columns.next_multiple_of(8)
+    }
+}
+
 /// The columns of a row that a panel gives.
 #[derive(Clone, Copy)]
 struct Columns {
@@ -88,7 +135,7 @@ impl Finish<'_> {
     pub(super) fn store(
         self,
         cpu: Cpu,
-        sums: &mut [[f32; PANEL]],
+        mut sums: Sums<'_>,
         (panel, count): (usize, usize),
         row: usize,
         out: &mut Target<'_>,
@@ -107,7 +154,7 @@ impl Finish<'_> {
         let last = match self.factors {
             None => last,
             Some(factors) => {
-                multiply(cpu, sums, last, &factors[first..][..count]);
+                multiply(cpu, &mut sums, last, &factors[first..][..count]);
                 Last { pointwise: Pointwise::NONE, residual: Residual::None, columns }
             }
         };
@@ -149,16 +196,21 @@ struct Last<'a> {
     columns: Columns,
 }
 
-fn store_f32(cpu: Cpu, sums: &mut [[f32; PANEL]], last: Last<'_>, out: &mut [f32]) {
+fn store_f32(cpu: Cpu, sums: Sums<'_>, last: Last<'_>, out: &mut [f32]) {
     #[inline(always)]
-    fn body(sums: &mut [[f32; PANEL]], last: Last<'_>, out: &mut [f32]) {
-        finished(sums, last);
-        for (row, sums) in sums.iter().enumerate() {
+    fn body(sums: Sums<'_>, last: Last<'_>, out: &mut [f32]) {
+        let mut sums = sums;
+        finished(&mut sums, last);
+        if sums.width == last.columns.width {
+            // All columns, with nothing between the rows.
+            return out[..sums.values.len()].copy_from_slice(sums.values);
+        }
+        for (row, sums) in sums.values.chunks_exact(sums.width).enumerate() {
             let out = &mut out[last.columns.of(row)];
             // Only the last panel is ragged; the others have a length that the compiler knows.
-            match out.first_chunk_mut::<PANEL>() {
-                Some(out) => *out = *sums,
-                None => {
+            match (out.first_chunk_mut::<PANEL>(), sums.first_chunk()) {
+                (Some(out), Some(sums)) => *out = *sums,
+                _ => {
                     for (out, &sum) in out.iter_mut().zip(sums) {
                         *out = sum;
                     }
@@ -166,23 +218,21 @@ fn store_f32(cpu: Cpu, sums: &mut [[f32; PANEL]], last: Last<'_>, out: &mut [f32
             }
         }
     }
-    per_cpu!(cpu, body(sums: &mut [[f32; PANEL]], last: Last<'_>, out: &mut [f32]))
+    per_cpu!(cpu, body(sums: Sums<'_>, last: Last<'_>, out: &mut [f32]))
 }
 
-fn store_u8(cpu: Cpu, sums: &mut [[f32; PANEL]], last: Last<'_>, range: RowScale, out: &mut [u8]) {
+fn store_u8(cpu: Cpu, sums: Sums<'_>, last: Last<'_>, range: RowScale, out: &mut [u8]) {
     #[inline(always)]
-    fn body(sums: &mut [[f32; PANEL]], last: Last<'_>, range: RowScale, out: &mut [u8]) {
-        finished(sums, last);
-        for (row, sums) in sums.iter().enumerate() {
-            let out = &mut out[last.columns.of(row)];
-            match out.first_chunk_mut::<PANEL>() {
-                Some(out) => quantize_row(sums, range, out),
-                None => quantize_row(&sums[..last.columns.count], range, out),
-            }
-        }
+    fn body(cpu: Cpu, sums: Sums<'_>, last: Last<'_>, range: RowScale, out: &mut [u8]) {
+        let mut sums = sums;
+        finished(&mut sums, last);
+        let Columns { width, first, count } = last.columns;
+        let out = (&mut out[first..], width);
+        round_columns(cpu, (sums.values, sums.width), count, range, out);
     }
     per_cpu!(cpu, body(
-        sums: &mut [[f32; PANEL]],
+        cpu: Cpu,
+        sums: Sums<'_>,
         last: Last<'_>,
         range: RowScale,
         out: &mut [u8],
@@ -191,37 +241,47 @@ fn store_u8(cpu: Cpu, sums: &mut [[f32; PANEL]], last: Last<'_>, range: RowScale
 
 /// Residual, function and factors of a tile, in place. On its own, so that what has no factors is compiled as if there
 /// were none.
-fn multiply(cpu: Cpu, sums: &mut [[f32; PANEL]], last: Last<'_>, factors: &[f32]) {
+fn multiply(cpu: Cpu, sums: &mut Sums<'_>, last: Last<'_>, factors: &[f32]) {
     #[inline(always)]
-    fn body(sums: &mut [[f32; PANEL]], last: Last<'_>, factors: &[f32]) {
+    fn body(sums: &mut Sums<'_>, last: Last<'_>, factors: &[f32]) {
         finished(sums, last);
-        match factors.first_chunk::<PANEL>() {
-            Some(factors) => sums.iter_mut().for_each(|row| multiply_all(row, factors)),
-            None => sums.iter_mut().for_each(|row| multiply_all(row, factors)),
+        let own = padded(factors, 1.0);
+        for row in sums.values.chunks_exact_mut(sums.width) {
+            match row.first_chunk_mut::<PANEL>() {
+                Some(row) => multiply_all(row, &own),
+                None => multiply_all(row, &own),
+            }
         }
     }
-    per_cpu!(cpu, body(sums: &mut [[f32; PANEL]], last: Last<'_>, factors: &[f32]))
+    per_cpu!(cpu, body(sums: &mut Sums<'_>, last: Last<'_>, factors: &[f32]))
 }
 
 /// Residual and function of a tile, in place.
 #[inline(always)]
-fn finished(sums: &mut [[f32; PANEL]], last: Last<'_>) {
+fn finished(sums: &mut Sums<'_>, last: Last<'_>) {
     let Last { pointwise, residual, columns } = last;
     if let Residual::Before(terms) = residual {
         add(sums, terms, columns);
     }
     match pointwise.function {
-        // Slopes end with the columns.
-        Function::Prelu(_) => {
-            for row in sums.iter_mut() {
-                apply(pointwise, columns.count, &mut row[..columns.count]);
-            }
+        Function::Prelu(slopes) => {
+            let own = padded(slopes, 0.0);
+            let function = Function::Prelu(&own[..sums.width]);
+            apply(Pointwise { function, ..pointwise }, sums.width, sums.values);
         }
-        _ => apply(pointwise, PANEL, sums.as_flattened_mut()),
+        _ => apply(pointwise, sums.width, sums.values),
     }
     if let Residual::After(terms) = residual {
         add(sums, terms, columns);
     }
+}
+
+/// What each column has, with `rest` after it; in memory of our own, or each sum that is written could be one of them.
+#[inline(always)]
+fn padded(of_columns: &[f32], rest: f32) -> [f32; PANEL] {
+    let mut own = [rest; PANEL];
+    own[..of_columns.len()].copy_from_slice(of_columns);
+    own
 }
 
 #[inline(always)]
@@ -232,12 +292,13 @@ fn multiply_all(row: &mut [f32], factors: &[f32]) {
 }
 
 #[inline(always)]
-fn add(sums: &mut [[f32; PANEL]], terms: &[f32], columns: Columns) {
-    for (row, sums) in sums.iter_mut().enumerate() {
+fn add(sums: &mut Sums<'_>, terms: &[f32], columns: Columns) {
+    for (row, sums) in sums.values.chunks_exact_mut(sums.width).enumerate() {
         let terms = &terms[columns.of(row)];
-        match terms.first_chunk::<PANEL>() {
-            Some(terms) => add_all(sums, terms),
-            None => add_all(sums, terms),
+        match (sums.first_chunk_mut::<PANEL>(), terms.first_chunk::<PANEL>()) {
+            // Read before any is written, which could be one of them.
+            (Some(sums), Some(&terms)) => add_all(sums, &terms),
+            _ => add_all(sums, terms),
         }
     }
 }

@@ -7,10 +7,13 @@ use super::pack::{PANEL, PackedF32, PackedI8, quantized_width};
 use super::quantize::RowScale;
 use super::tiles::{self, Part, Share, TILE_ROWS, Tile};
 pub use depthwise::{DepthwiseF32, DepthwiseI8, depthwise_f32, depthwise_i8};
+use finish::Sums;
 pub use finish::{Finish, Residual, Target};
 pub use gather::{View, patch_len};
 use std::ops::Range;
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 mod depthwise;
 mod finish;
 mod gather;
@@ -41,12 +44,13 @@ pub fn conv_f32(
     let mut sums = Tile([[0.0; PANEL]; TILE_ROWS]);
     view.blocks(width, 0.0, scratch, |first, rows, left| {
         for_each_tile(rows, weights.n(), |rows, panel, columns, share| {
-            let sums = &mut sums.0[..rows.len()];
+            let sums = sums.0.as_flattened_mut();
             let left = Strided { values: &left.values[rows.start * left.stride..], ..left };
             let (panels, bias) = (weights.panel(panel), weights.bias(panel));
             let part = Part { columns, ahead: share.after(panels) };
-            let target = (sums.as_flattened_mut(), PANEL);
-            tiles::multiply_f32(cpu, rows.len(), left, panels, bias, target, part);
+            let stride = tiles::least_stride(columns);
+            tiles::multiply_f32(cpu, rows.len(), left, panels, bias, (&mut *sums, stride), part);
+            let sums = Sums::of_rows(sums, stride, rows.len(), columns);
             finish.store(cpu, sums, (panel, columns), first + rows.start, &mut out);
         });
     });
@@ -76,7 +80,7 @@ pub fn conv_i8(
     let mut sums = Tile([[0.0; PANEL]; TILE_ROWS]);
     view.blocks(quantized_width(view.width()), range.zero_point, scratch, |first, rows, left| {
         for_each_tile(rows, weights.n(), |rows, panel, columns, share| {
-            let (products, sums) = (&mut products.0[..rows.len()], &mut sums.0[..rows.len()]);
+            let products = &mut products.0[..rows.len()];
             let left = Strided { values: &left.values[rows.start * left.stride..], ..left };
             let panels = weights.panel(panel);
             let part = Part { columns, ahead: share.after(panels) };
@@ -88,7 +92,8 @@ pub fn conv_i8(
                 scale: range.scale,
                 bias: weights.bias(panel),
             };
-            floats(cpu, products, column, sums);
+            let mut sums = Sums::new(sums.0.as_flattened_mut(), rows.len(), columns);
+            floats(cpu, products, column, &mut sums);
             finish.store(cpu, sums, (panel, columns), first + rows.start, &mut out);
         });
     });
@@ -104,18 +109,37 @@ struct Column<'a> {
     bias: &'a [f32; PANEL],
 }
 
-fn floats(cpu: Cpu, products: &[[i32; PANEL]], column: Column<'_>, sums: &mut [[f32; PANEL]]) {
+fn floats(cpu: Cpu, products: &[[i32; PANEL]], column: Column<'_>, sums: &mut Sums<'_>) {
+    let (sums, width) = sums.values();
+    #[cfg(target_arch = "aarch64")]
+    if cpu != Cpu::scalar() {
+        return aarch64::floats(products, column, sums, width);
+    }
     #[inline(always)]
-    fn body(products: &[[i32; PANEL]], column: Column<'_>, sums: &mut [[f32; PANEL]]) {
-        for (sums, products) in sums.iter_mut().zip(products) {
-            for at in 0..PANEL {
-                let less = column.sums[at].wrapping_mul(column.factor);
-                let exact = products[at].wrapping_add(less) as f32;
-                sums[at] = exact.mul_add(column.scale * column.scales[at], column.bias[at]);
+    fn body(products: &[[i32; PANEL]], column: Column<'_>, sums: &mut [f32], width: usize) {
+        for (sums, products) in sums.chunks_exact_mut(width).zip(products) {
+            match sums.first_chunk_mut::<PANEL>() {
+                // Of a length that the compiler knows.
+                Some(sums) => floats_of_row(products, column, sums),
+                None => floats_of_row(products, column, sums),
             }
         }
     }
-    per_cpu!(cpu, body(products: &[[i32; PANEL]], column: Column<'_>, sums: &mut [[f32; PANEL]]))
+    per_cpu!(cpu, body(
+        products: &[[i32; PANEL]],
+        column: Column<'_>,
+        sums: &mut [f32],
+        width: usize,
+    ))
+}
+
+#[inline(always)]
+fn floats_of_row(products: &[i32; PANEL], column: Column<'_>, sums: &mut [f32]) {
+    for (at, sum) in sums.iter_mut().enumerate().take(PANEL) {
+        let less = column.sums[at].wrapping_mul(column.factor);
+        let exact = products[at].wrapping_add(less) as f32;
+        *sum = exact.mul_add(column.scale * column.scales[at], column.bias[at]);
+    }
 }
 
 /// Calls `tile(rows, panel, columns, share)` for at most twelve rows at a time, panels outermost.

@@ -37,6 +37,36 @@ impl<'a, X, const L: usize> Runs<'a, X, L> {
     }
 }
 
+/// As [`Runs`], to be written.
+pub(super) struct RunsMut<'a, X, const L: usize> {
+    values: &'a mut [X],
+    stride: usize,
+    count: usize,
+}
+
+impl<'a, X, const L: usize> RunsMut<'a, X, L> {
+    /// Those that begin with the first of `values`.
+    ///
+    /// # Panics
+    /// When the last of them reaches beyond `values`.
+    #[inline(always)]
+    pub(super) fn new(values: &'a mut [X], stride: usize, count: usize) -> RunsMut<'a, X, L> {
+        Runs::<X, L>::new(values, stride, count);
+        RunsMut { values, stride, count }
+    }
+
+    /// Writes piece number `index`.
+    ///
+    /// # Panics
+    /// When there are no more than `index`.
+    #[inline(always)]
+    pub(super) fn set(&mut self, index: usize, piece: [X; L]) {
+        assert!(index < self.count, "a piece");
+        // SAFETY: as for `Runs::get`; the slice is borrowed to be written.
+        unsafe { *self.values.as_mut_ptr().add(index * self.stride).cast() = piece }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,6 +79,14 @@ mod tests {
             assert_eq!(runs.get(index)[..], piece[..3]);
         }
         assert_eq!(Runs::<u8, 30>::new(&values, 5, 0).count, 0);
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut values = [0; 23];
+        RunsMut::<u8, 3>::new(&mut values, 5, 5).set(4, [1, 2, 3]);
+        assert_eq!(Runs::<u8, 3>::new(&values, 5, 5).get(4), &[1, 2, 3]);
+        assert_eq!(values.iter().filter(|&&value| value != 0).count(), 3);
     }
 
     #[test]

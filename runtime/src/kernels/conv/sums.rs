@@ -2,7 +2,7 @@
 //! together: each cell is read, and each weight too, once for all of them that it meets.
 
 use super::super::window::{Slide, Taps, Window};
-use super::runs::Runs;
+use super::runs::{Runs, RunsMut};
 
 /// Neighbouring places of a row that are summed together.
 pub(super) const PLACES: usize = 8;
@@ -17,13 +17,21 @@ pub(super) trait Terms: Copy {
     type Tap: Copy + Default;
     type Sum: Copy;
 
-    /// What the sums of `L` channels from `first` on start from, and what they become.
+    /// What the sums of `L` channels from `first` on start from.
     fn start<const L: usize>(self, first: usize) -> [Self::Sum; L];
-    fn end<const L: usize>(self, first: usize, sums: &[Self::Sum; L]) -> [f32; L];
-    fn cell(self, x: Self::X) -> Self::Cell;
-    fn tap(self, weight: Self::Weight) -> Self::Tap;
-    /// `sum + cell * tap`.
-    fn add(self, sum: Self::Sum, cell: Self::Cell, tap: Self::Tap) -> Self::Sum;
+    /// The two numbers of each of these channels that [`Terms::end`] asks for.
+    fn ends<const L: usize>(self, first: usize) -> [[f32; L]; 2];
+    /// What sums become.
+    fn end<const L: usize>(self, ends: &[[f32; L]; 2], sums: &[Self::Sum; L]) -> [f32; L];
+    fn cells<const L: usize>(self, x: &[Self::X; L]) -> [Self::Cell; L];
+    fn taps<const L: usize>(self, weights: &[Self::Weight; L]) -> [Self::Tap; L];
+    /// `sums + cells * taps`, each by itself.
+    fn add<const L: usize>(
+        self,
+        sums: &mut [Self::Sum; L],
+        cells: &[Self::Cell; L],
+        taps: &[Self::Tap; L],
+    );
 }
 
 /// Neighbouring places of a row, and some channels.
@@ -148,7 +156,7 @@ fn together<const L: usize, const K: usize, const STEP: usize, const WHOLE: bool
         let line = (spot.down.cell + index * window.dilations[0]) * width;
         let taps = Runs::<_, L>::new(&sides.weights[down * K * channels + first..], channels, K);
         let tap = |tap: usize| match tap < K {
-            true => each(taps.get(tap), |weight| terms.tap(weight)),
+            true => terms.taps(taps.get(tap)),
             false => [T::Tap::default(); L],
         };
         let taps = [tap(0), tap(1), tap(2), tap(3), tap(4)];
@@ -157,7 +165,7 @@ fn together<const L: usize, const K: usize, const STEP: usize, const WHOLE: bool
         macro_rules! meet {
             ($($cell:literal)*) => { $(
                 if $cell < met && $cell >= from && $cell < to {
-                    let cell = each(cells.get($cell - from), |x| terms.cell(x));
+                    let cell = terms.cells(cells.get($cell - from));
                     meet::<L, K, STEP, T>(&mut a, 0, $cell, &cell, &taps, terms);
                     meet::<L, K, STEP, T>(&mut b, 1, $cell, &cell, &taps, terms);
                     meet::<L, K, STEP, T>(&mut c, 2, $cell, &cell, &taps, terms);
@@ -172,10 +180,11 @@ fn together<const L: usize, const K: usize, const STEP: usize, const WHOLE: bool
         meet!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18);
     }
     let places = if WHOLE { PLACES } else { spot.places };
+    let (ends, mut out) = (terms.ends(first), RunsMut::new(out, stride, places));
     macro_rules! store {
         ($($place:literal $sums:ident)*) => { $(
             if $place < places {
-                store(&$sums, first, terms, &mut out[$place * stride..]);
+                out.set($place, terms.end(&ends, &$sums));
             }
         )* };
     }
@@ -193,10 +202,7 @@ fn meet<const L: usize, const K: usize, const STEP: usize, T: Terms>(
     terms: T,
 ) {
     if cell >= place * STEP && cell - place * STEP < K {
-        let taps = &taps[cell - place * STEP];
-        for lane in 0..L {
-            sums[lane] = terms.add(sums[lane], cells[lane], taps[lane]);
-        }
+        terms.add(sums, cells, &taps[cell - place * STEP]);
     }
 }
 
@@ -221,37 +227,22 @@ fn tap_by_tap<const L: usize, const P: usize, T: Terms>(
         for (index, tap) in across.taps.clone().enumerate() {
             let weights = (down * window.kernel[1] + tap) * spot.channels + first;
             let weights = sides.weights[weights..].first_chunk().expect("a weight a channel");
-            let tap = each::<L, _, _>(weights, |weight| terms.tap(weight));
+            let tap = terms.taps::<L>(weights);
             let cells = (line + index * window.dilations[1]) * spot.channels + first;
             let cells = Runs::<_, L>::new(&sides.x[cells..], step, P);
-            add(&mut a, cells.get(0), &tap, terms);
+            terms.add(&mut a, &terms.cells(cells.get(0)), &tap);
             if P == 4 {
-                add(&mut b, cells.get(1), &tap, terms);
-                add(&mut c, cells.get(2), &tap, terms);
-                add(&mut d, cells.get(3), &tap, terms);
+                terms.add(&mut b, &terms.cells(cells.get(1)), &tap);
+                terms.add(&mut c, &terms.cells(cells.get(2)), &tap);
+                terms.add(&mut d, &terms.cells(cells.get(3)), &tap);
             }
         }
     }
+    let (ends, out) = (terms.ends(first), &mut out[place * stride..]);
+    let mut out = RunsMut::new(out, stride, P);
     for (index, sums) in [a, b, c, d].iter().take(P).enumerate() {
-        store(sums, first, terms, &mut out[(place + index) * stride..]);
+        out.set(index, terms.end(&ends, sums));
     }
-}
-
-#[inline(always)]
-fn add<const L: usize, T: Terms>(
-    sums: &mut [T::Sum; L],
-    cells: &[T::X; L],
-    taps: &[T::Tap; L],
-    terms: T,
-) {
-    for lane in 0..L {
-        sums[lane] = terms.add(sums[lane], terms.cell(cells[lane]), taps[lane]);
-    }
-}
-
-#[inline(always)]
-fn store<const L: usize, T: Terms>(sums: &[T::Sum; L], first: usize, terms: T, out: &mut [f32]) {
-    *out.first_chunk_mut().expect("a row a place") = terms.end(first, sums);
 }
 
 /// What `convert` makes of each. Not `map`, which may become a function of its own, compiled for any processor.

@@ -241,6 +241,55 @@ pub(super) fn round(values: &[f32], range: RowScale, target: &mut [u8]) {
     }
 }
 
+/// As [`super::round_columns`]: eight columns at a time, of which the last may be more than are asked for.
+#[target_feature(enable = "neon")]
+pub(super) fn round_columns(
+    x: &[f32],
+    width: usize,
+    count: usize,
+    range: RowScale,
+    out: &mut [u8],
+    stride: usize,
+) {
+    assert!(width.is_multiple_of(8) && count <= width, "columns in whole eights");
+    // Rows with nothing between them are one.
+    let together = count == width && stride == width;
+    let (width, count) = if together { (x.len(), x.len()) } else { (width, count) };
+    let reciprocal = reciprocal_of(range.scale);
+    let zero_point = vdupq_n_s16(i16::from(range.zero_point));
+    for (row, x) in x.chunks_exact(width).enumerate() {
+        let out = &mut out[row * stride..][..count];
+        let Some(reciprocal) = reciprocal else {
+            round_extreme(&x[..count], range, out);
+            continue;
+        };
+        let bytes = |x: &[f32; 8]| {
+            // SAFETY: eight floats are two quads.
+            let (low, high) = unsafe { (vld1q_f32(x.as_ptr()), vld1q_f32(x.as_ptr().add(4))) };
+            let low = vqmovn_s32(integers_of(low, range, reciprocal));
+            let integers = vqmovn_high_s32(low, integers_of(high, range, reciprocal));
+            vqaddq_s16(integers, zero_point)
+        };
+        let (x, (eights, rest)) = (x.as_chunks::<8>().0, out.as_chunks_mut::<8>());
+        let (pairs, single) = eights.as_chunks_mut::<2>();
+        for ([low, high], out) in x.as_chunks().0.iter().zip(&mut *pairs) {
+            let bytes = vqmovun_high_s16(vqmovun_s16(bytes(low)), bytes(high));
+            // SAFETY: what is written are twice eight bytes.
+            unsafe { vst1q_u8(out.as_mut_ptr().cast(), bytes) };
+        }
+        for (x, out) in x[2 * pairs.len()..].iter().zip(&mut *single) {
+            // SAFETY: what is written are eight bytes.
+            unsafe { vst1_u8(out.as_mut_ptr(), vqmovun_s16(bytes(x))) };
+        }
+        if let (false, Some(x)) = (rest.is_empty(), x.get(eights.len())) {
+            let mut last = [0; 8];
+            // SAFETY: as above.
+            unsafe { vst1_u8(last.as_mut_ptr(), vqmovun_s16(bytes(x))) };
+            rest.copy_from_slice(&last[..rest.len()]);
+        }
+    }
+}
+
 /// [`quotients`] rounded half to even; what is below the least value, or
 /// no number, is that, and what is above the largest stays above it.
 #[target_feature(enable = "neon")]

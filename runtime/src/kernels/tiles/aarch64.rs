@@ -294,15 +294,23 @@ unsafe fn neon_i8<const R: usize>(
         // SAFETY: every address is in row 0..R of `a` or `c`, or in quad 0..quads of `b`.
         unsafe {
             let (b, c) = (b.add(column * 4), c.add(column));
-            for quad in (0..quads - quads % 4).step_by(4) {
+            // The last of them first: behind the loop they would take registers from it.
+            let whole = quads - quads % 4;
+            if quads % 4 >= 2 {
+                let left =
+                    std::array::from_fn(|row| eight_bytes(a.add(row * a_stride + whole * 4)));
+                add_two_quads::<R, 0, 1>(&mut sums, left, b.add(whole * 4 * PANEL));
+            }
+            if quads % 2 == 1 {
+                let last = quads - 1;
+                let left = std::array::from_fn(|row| four_bytes(a.add(row * a_stride + last * 4)));
+                add_last_quad(&mut sums, left, b.add(last * 4 * PANEL));
+            }
+            for quad in (0..whole).step_by(4) {
                 let left: [_; R] =
                     std::array::from_fn(|row| less_128(vld1q_u8(a.add(row * a_stride + quad * 4))));
                 add_two_quads::<R, 0, 1>(&mut sums, left, b.add(quad * 4 * PANEL));
                 add_two_quads::<R, 2, 3>(&mut sums, left, b.add((quad + 2) * 4 * PANEL));
-            }
-            for quad in quads - quads % 4..quads {
-                let left = std::array::from_fn(|row| four_bytes(a.add(row * a_stride + quad * 4)));
-                add_last_quad(&mut sums, left, b.add(quad * 4 * PANEL));
             }
             for (row, sums) in sums.iter().enumerate() {
                 vst1q_s32(c.add(row * PANEL), vpaddq_s32(sums[0], sums[1]));
@@ -334,13 +342,12 @@ unsafe fn neon_turned_i8<const R: usize>(
                 let (x, y) = (four_quads(a, R), four_quads(a.add(4 * PANEL), R));
                 let (first, second) = (columns(b), columns(b.add(4 * PANEL)));
                 for (row, sums) in sums.iter_mut().enumerate() {
-                    let left = match row {
-                        0 => (in_every_lane::<0>(x), in_every_lane::<0>(y)),
-                        1 => (in_every_lane::<1>(x), in_every_lane::<1>(y)),
-                        2 => (in_every_lane::<2>(x), in_every_lane::<2>(y)),
-                        _ => (in_every_lane::<3>(x), in_every_lane::<3>(y)),
-                    };
-                    add_two_to_row(sums, left, first, second);
+                    match row {
+                        0 => add_two_to_row::<0, 0>(sums, (x, y), first, second),
+                        1 => add_two_to_row::<1, 1>(sums, (x, y), first, second),
+                        2 => add_two_to_row::<2, 2>(sums, (x, y), first, second),
+                        _ => add_two_to_row::<3, 3>(sums, (x, y), first, second),
+                    }
                 }
             }
             for quad in quads - quads % 2..quads {
@@ -369,27 +376,47 @@ unsafe fn add_two_quads<const R: usize, const FIRST: i32, const SECOND: i32>(
     // SAFETY: the caller vouches for both places.
     let (first, second) = unsafe { (columns(b), columns(b.add(4 * PANEL))) };
     for (sums, left) in sums.iter_mut().zip(left) {
-        let left = (in_every_lane::<FIRST>(left), in_every_lane::<SECOND>(left));
-        add_two_to_row(sums, left, first, second);
+        add_two_to_row::<FIRST, SECOND>(sums, (left, left), first, second);
     }
 }
 
-/// Adds two quads, each in every lane, to the sums of one row.
+/// Adds two quads, FIRST of `x` and SECOND of `y`, to the sums of one row.
 #[target_feature(enable = "neon")]
 #[inline]
-fn add_two_to_row(
+fn add_two_to_row<const FIRST: i32, const SECOND: i32>(
     sums: &mut [int32x4_t; 4],
     (x, y): (int8x16_t, int8x16_t),
     first: [int8x16_t; 2],
     second: [int8x16_t; 2],
 ) {
-    for half in 0..2 {
-        let low = vmull_s8(vget_low_s8(x), vget_low_s8(first[half]));
-        let low = vmlal_s8(low, vget_low_s8(y), vget_low_s8(second[half]));
-        sums[2 * half] = vpadalq_s16(sums[2 * half], low);
-        let high = vmull_high_s8(x, first[half]);
-        let high = vmlal_high_s8(high, y, second[half]);
-        sums[2 * half + 1] = vpadalq_s16(sums[2 * half + 1], high);
+    // Left to itself the compiler begins so many products at once that it has to put sums aside.
+    // SAFETY: instructions that the function is compiled for, on registers alone.
+    unsafe {
+        asm!(
+            "dup {u:v}.4s, {x:v}.s[{first}]",
+            "dup {w:v}.4s, {y:v}.s[{second}]",
+            "smull {a:v}.8h, {p:v}.8b, {u:v}.8b",
+            "smull2 {b:v}.8h, {p:v}.16b, {u:v}.16b",
+            "smull {c:v}.8h, {q:v}.8b, {u:v}.8b",
+            "smull2 {d:v}.8h, {q:v}.16b, {u:v}.16b",
+            "smlal {a:v}.8h, {r:v}.8b, {w:v}.8b",
+            "smlal2 {b:v}.8h, {r:v}.16b, {w:v}.16b",
+            "smlal {c:v}.8h, {s:v}.8b, {w:v}.8b",
+            "smlal2 {d:v}.8h, {s:v}.16b, {w:v}.16b",
+            "sadalp {e:v}.4s, {a:v}.8h",
+            "sadalp {f:v}.4s, {b:v}.8h",
+            "sadalp {g:v}.4s, {c:v}.8h",
+            "sadalp {h:v}.4s, {d:v}.8h",
+            a = out(vreg) _, b = out(vreg) _, c = out(vreg) _, d = out(vreg) _,
+            u = out(vreg) _, w = out(vreg) _,
+            x = in(vreg) x, y = in(vreg) y,
+            first = const FIRST, second = const SECOND,
+            p = in(vreg) first[0], q = in(vreg) first[1],
+            r = in(vreg) second[0], s = in(vreg) second[1],
+            e = inout(vreg) sums[0], f = inout(vreg) sums[1],
+            g = inout(vreg) sums[2], h = inout(vreg) sums[3],
+            options(nostack, preserves_flags)
+        );
     }
 }
 
@@ -426,10 +453,16 @@ unsafe fn columns(b: *const i8) -> [int8x16_t; 2] {
     unsafe { [vld1q_s8(b), vld1q_s8(b.add(16))] }
 }
 
+/// Eight activations less 128, and eight more of no meaning.
+///
+/// # Safety
+/// Eight bytes at `address` may be read.
 #[target_feature(enable = "neon")]
 #[inline]
-fn in_every_lane<const LANE: i32>(quads: int8x16_t) -> int8x16_t {
-    vreinterpretq_s8_s32(vdupq_laneq_s32::<LANE>(vreinterpretq_s32_s8(quads)))
+unsafe fn eight_bytes(address: *const u8) -> int8x16_t {
+    // SAFETY: the caller vouches for the eight bytes.
+    let bytes = unsafe { vld1_u8(address) };
+    less_128(vcombine_u8(bytes, bytes))
 }
 
 /// Four activations less 128, in every lane.
