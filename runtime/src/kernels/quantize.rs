@@ -184,9 +184,9 @@ pub(super) fn round_columns(
     let _ = cpu;
     for (row, x) in x.chunks_exact(width).enumerate() {
         let out = &mut out[row * stride..][..count];
-        match (x.first_chunk::<PANEL>(), out.first_chunk_mut::<PANEL>()) {
+        match (x.first_chunk::<PANEL>(), <&mut [u8; PANEL]>::try_from(&mut *out)) {
             // Of a length that the compiler knows.
-            (Some(x), Some(out)) => quantize_row(x, range, out),
+            (Some(x), Ok(out)) => quantize_row(x, range, out),
             _ => quantize_row(&x[..count], range, out),
         }
     }

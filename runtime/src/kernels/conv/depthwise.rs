@@ -3,12 +3,11 @@
 use std::ops::Range;
 
 use super::super::cpu::{Cpu, per_cpu};
-use super::super::pack::PANEL;
 use super::super::quantize::RowScale;
-use super::super::window::Slide;
+use super::super::window::{Slide, Window};
 #[cfg(target_arch = "aarch64")]
 use super::aarch64;
-use super::finish::Sums;
+use super::finish::{Sums, WIDEST};
 use super::sums::{PLACES, Sides, Spot, Terms, each, of_channels, sums};
 use super::{Finish, Target};
 
@@ -78,12 +77,18 @@ pub fn depthwise_i8(
     assert_eq!(scales.len(), channels, "a scale a channel");
     let sides = Sides { x, weights };
     let ends = Ends { range, scales, bias };
-    for_each_spot(cpu, slide, channels, places, finish, out, |spot, out, stride| {
-        match ARE_EXACT_IN_FLOATS && slide.window().taps() <= MOST_TAPS_IN_FLOATS {
+    for_each_spot(
+        cpu,
+        slide,
+        channels,
+        places,
+        finish,
+        out,
+        |spot, out, stride| match is_for_floats(slide.window()) {
             true => sums_in_floats(cpu, sides, spot, InFloats(ends), out, stride),
             false => sums_of_integers(cpu, sides, spot, Integers(ends), out, stride),
-        }
-    });
+        },
+    );
 }
 
 /// The channels, which all lengths must agree with.
@@ -106,6 +111,7 @@ fn for_each_spot(
     sums: impl Fn(Spot<'_>, &mut [f32], usize),
 ) {
     assert_eq!(out.len(), places.len() * channels, "a row of the result for each place");
+    let mut tile = [0.0; PLACES * WIDEST];
     let (columns, inside) = (slide.places()[1], slide.inside(1));
     let mut place = places.start;
     while place < places.end {
@@ -130,21 +136,21 @@ fn for_each_spot(
                 count: channels,
             };
             let row = place + column - first - places.start;
-            spot_rows(cpu, spot, row, finish, &mut out, &sums);
+            spot_rows(cpu, spot, row, finish, (&mut out, &mut tile), &sums);
             next = column + count;
         }
         place += end - first;
     }
 }
 
-/// The rows of `out` from `row` on that are the places of `spot`.
+/// The rows of `out` from `row` on that are the places of `spot`; by way of `tile` where they are rounded.
 #[inline(always)]
 fn spot_rows(
     cpu: Cpu,
     spot: Spot<'_>,
     row: usize,
     finish: Finish<'_>,
-    out: &mut Target<'_>,
+    (out, tile): (&mut Target<'_>, &mut [f32]),
     sums: impl Fn(Spot<'_>, &mut [f32], usize),
 ) {
     let (channels, count) = (spot.channels, spot.places);
@@ -154,12 +160,12 @@ fn spot_rows(
         finish.rows(cpu, row, rows);
         return;
     }
-    let mut tile = [0.0; PLACES * PANEL];
-    for first in (0..channels).step_by(PANEL) {
-        let spot = Spot { first, count: PANEL.min(channels - first), ..spot };
-        sums(spot, &mut tile, Sums::width_of(spot.count));
-        let tile = Sums::new(&mut tile, count, spot.count);
-        finish.store(cpu, tile, (first / PANEL, spot.count), row, out);
+    let widest = finish.widest();
+    for first in (0..channels).step_by(widest) {
+        let columns = widest.min(channels - first);
+        sums(Spot { first, count: columns, ..spot }, tile, Sums::width_of(columns));
+        let tile = Sums::new(tile, count, columns);
+        finish.store(cpu, tile, (first, columns), row, out);
     }
 }
 
@@ -330,8 +336,14 @@ impl Terms for Integers<'_> {
 #[derive(Clone, Copy)]
 struct InFloats<'a>(Ends<'a>);
 
-/// Whether to take [`InFloats`] where it is exact. NEON multiplies 16 bits and adds in one instruction too.
-const ARE_EXACT_IN_FLOATS: bool = cfg!(target_arch = "x86_64");
+/// Whether to take [`InFloats`]: where it is exact, and takes fewer instructions. The compiler finds the products of 16 bits
+/// of 64-bit ARM, and not those of 32-bit ARM, which widens each cell once for all places under these windows, but for each tap
+/// under others.
+fn is_for_floats(window: &Window) -> bool {
+    let once = matches!(window.kernel[1], 3 | 5);
+    let faster = cfg!(target_arch = "x86_64") || cfg!(target_arch = "arm") && once;
+    faster && window.taps() <= MOST_TAPS_IN_FLOATS
+}
 
 /// Taps that [`InFloats`] sums exactly: products of at most 255 * 127, below 2^24 together.
 const MOST_TAPS_IN_FLOATS: usize = (1 << 24) / (255 * 127);

@@ -68,7 +68,11 @@ impl<'a> Residual<'a> {
     }
 }
 
-/// Sums of some rows by the columns of one panel, `[rows, width]`.
+/// Columns that are finished together at most. A panel has fewer; where each channel stands alone, more at a time are fewer
+/// calls.
+pub(super) const WIDEST: usize = 4 * PANEL;
+
+/// Sums of some rows by some columns, [`WIDEST`] at most: `[rows, width]`.
 #[derive(Debug)]
 pub(super) struct Sums<'a> {
     values: &'a mut [f32],
@@ -115,7 +119,7 @@ impl<'a> Sums<'a> {
     }
 }
 
-/// The columns of a row that a panel gives.
+/// The columns of a row that sums are of.
 #[derive(Clone, Copy)]
 struct Columns {
     width: usize,
@@ -130,17 +134,25 @@ impl Columns {
 }
 
 impl Finish<'_> {
-    /// Stores the first `count` columns of each row of `sums`, which are those of one panel, into the rows
-    /// of `out` from `row` on.
+    /// Columns that [`Finish::store`] takes at a time: a panel's, where each has a slope or a factor of its own.
+    pub(super) fn widest(&self) -> usize {
+        match (self.pointwise.function, self.factors) {
+            (Function::Prelu(_), _) | (_, Some(_)) => PANEL,
+            _ => WIDEST,
+        }
+    }
+
+    /// Stores the first `count` columns of each row of `sums`, which are those from the one `first` of these sums on, into
+    /// the rows of `out` from `row` on.
     pub(super) fn store(
         self,
         cpu: Cpu,
         mut sums: Sums<'_>,
-        (panel, count): (usize, usize),
+        (first, count): (usize, usize),
         row: usize,
         out: &mut Target<'_>,
     ) {
-        let first = self.first + panel * PANEL;
+        let first = self.first + first;
         let pointwise = match self.pointwise.function {
             Function::Prelu(slopes) => {
                 let function = Function::Prelu(&slopes[first..][..count]);
@@ -188,7 +200,7 @@ impl Finish<'_> {
     }
 }
 
-/// What [`Finish`] does to the columns that a panel gives.
+/// What [`Finish`] does to some columns.
 #[derive(Clone, Copy)]
 struct Last<'a> {
     pointwise: Pointwise<'a>,
@@ -201,15 +213,16 @@ fn store_f32(cpu: Cpu, sums: Sums<'_>, last: Last<'_>, out: &mut [f32]) {
     fn body(sums: Sums<'_>, last: Last<'_>, out: &mut [f32]) {
         let mut sums = sums;
         finished(&mut sums, last);
-        if sums.width == last.columns.width {
+        let Columns { width, count, .. } = last.columns;
+        if count == width && sums.width == width {
             // All columns, with nothing between the rows.
             return out[..sums.values.len()].copy_from_slice(sums.values);
         }
         for (row, sums) in sums.values.chunks_exact(sums.width).enumerate() {
             let out = &mut out[last.columns.of(row)];
             // Only the last panel is ragged; the others have a length that the compiler knows.
-            match (out.first_chunk_mut::<PANEL>(), sums.first_chunk()) {
-                (Some(out), Some(sums)) => *out = *sums,
+            match (<&mut [f32; PANEL]>::try_from(&mut *out), <&[f32; PANEL]>::try_from(&*sums)) {
+                (Ok(out), Ok(sums)) => *out = *sums,
                 _ => {
                     for (out, &sum) in out.iter_mut().zip(sums) {
                         *out = sum;
@@ -247,9 +260,9 @@ fn multiply(cpu: Cpu, sums: &mut Sums<'_>, last: Last<'_>, factors: &[f32]) {
         finished(sums, last);
         let own = padded(factors, 1.0);
         for row in sums.values.chunks_exact_mut(sums.width) {
-            match row.first_chunk_mut::<PANEL>() {
-                Some(row) => multiply_all(row, &own),
-                None => multiply_all(row, &own),
+            match <&mut [f32; PANEL]>::try_from(&mut *row) {
+                Ok(row) => multiply_all(row, &own),
+                Err(_) => multiply_all(row, &own),
             }
         }
     }
@@ -295,9 +308,9 @@ fn multiply_all(row: &mut [f32], factors: &[f32]) {
 fn add(sums: &mut Sums<'_>, terms: &[f32], columns: Columns) {
     for (row, sums) in sums.values.chunks_exact_mut(sums.width).enumerate() {
         let terms = &terms[columns.of(row)];
-        match (sums.first_chunk_mut::<PANEL>(), terms.first_chunk::<PANEL>()) {
+        match (<&mut [f32; PANEL]>::try_from(&mut *sums), <&[f32; PANEL]>::try_from(terms)) {
             // Read before any is written, which could be one of them.
-            (Some(sums), Some(&terms)) => add_all(sums, &terms),
+            (Ok(sums), Ok(&terms)) => add_all(sums, &terms),
             _ => add_all(sums, terms),
         }
     }

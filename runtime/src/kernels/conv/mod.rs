@@ -51,7 +51,7 @@ pub fn conv_f32(
             let stride = tiles::least_stride(columns);
             tiles::multiply_f32(cpu, rows.len(), left, panels, bias, (&mut *sums, stride), part);
             let sums = Sums::of_rows(sums, stride, rows.len(), columns);
-            finish.store(cpu, sums, (panel, columns), first + rows.start, &mut out);
+            finish.store(cpu, sums, (panel * PANEL, columns), first + rows.start, &mut out);
         });
     });
 }
@@ -94,7 +94,7 @@ pub fn conv_i8(
             };
             let mut sums = Sums::new(sums.0.as_flattened_mut(), rows.len(), columns);
             floats(cpu, products, column, &mut sums);
-            finish.store(cpu, sums, (panel, columns), first + rows.start, &mut out);
+            finish.store(cpu, sums, (panel * PANEL, columns), first + rows.start, &mut out);
         });
     });
 }

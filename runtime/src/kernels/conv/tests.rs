@@ -3,6 +3,7 @@
 
 use super::super::pack::{column_sums, pack_f32, pack_i8, pad_columns};
 use super::super::pointwise::{Function, Pointwise, pointwise};
+use super::super::quantize::round_image;
 use super::super::same_bits::{Numbers, bits, same};
 use super::super::{Padding, Pooling, SIGMOID_ERROR, Slide, Window, pool};
 use super::*;
@@ -26,6 +27,8 @@ fn cases() -> Vec<Case> {
         ([9, 11], 5, 7, 1, window([3, 2], [2, 1], [1; 2], 1)),
         ([8, 8], 6, 10, 2, window([3, 3], [1; 2], [2; 2], 2)),
         ([4, 6], 6, 6, 3, plain),
+        // Groups narrower than a vector, and results as wide as one.
+        ([4, 6], 6, 8, 2, plain),
         ([1, 30], 16, 20, 1, window([1, 5], [1, 2], [1, 3], 0)),
         ([24, 24], 3, 28, 1, same([3, 3], Padding::SameUpper)),
         ([23, 22], 2, 4, 1, same([3, 3], Padding::SameLower)),
@@ -34,6 +37,8 @@ fn cases() -> Vec<Case> {
         ([7, 41], 3, 20, 1, window([5, 5], [2, 2], [1; 2], 2)),
         ([3, 35], 2, 11, 1, window([3, 3], [1, 2], [1; 2], 0)),
         ([6, 5], 8, 40, 1, window([1, 1], [2, 2], [1; 2], 0)),
+        // More columns than are finished together.
+        ([3, 10], 2, 150, 1, window([3, 3], [1; 2], [1; 2], 1)),
     ]
 }
 
@@ -299,6 +304,7 @@ fn depthwise_convolutions_in_parts_are_those_of_the_whole() {
         let bias = numbers.floats(channels, 1.0);
         let terms = numbers.floats(places(&slide) * channels, 1.0);
         let kernel = DepthwiseF32 { weights: &weights, bias: &bias };
+        let range = RowScale { scale: 0.05, zero_point: 128 };
         let part = |places: std::ops::Range<usize>, rounded: bool| {
             let finish = Finish {
                 pointwise: Pointwise::NONE,
@@ -310,13 +316,17 @@ fn depthwise_convolutions_in_parts_are_those_of_the_whole() {
             let length = places.len() * channels;
             let (mut floats, mut bytes) = (vec![f32::NAN; length], vec![7; length]);
             let out = match rounded {
-                true => Target::U8(&mut bytes, RowScale { scale: 0.05, zero_point: 128 }),
+                true => Target::U8(&mut bytes, range),
                 false => Target::F32(&mut floats),
             };
             depthwise_f32(Cpu::detect(), &x, &slide, kernel, places, finish, out);
             (bits(&floats), bytes)
         };
         let all = places(&slide);
+        let floats: Vec<f32> = part(0..all, false).0.into_iter().map(f32::from_bits).collect();
+        let mut bytes = vec![0; floats.len()];
+        round_image(Cpu::scalar(), &floats, range, &mut bytes);
+        assert_eq!(part(0..all, true).1, bytes, "{window:?} of {channels}");
         for rounded in [false, true] {
             let (floats, bytes) = part(0..all, rounded);
             for length in [1, 5, 12, 31] {
