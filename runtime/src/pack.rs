@@ -61,8 +61,8 @@ pub struct PackOptions {
     /// Most accuracy that early exits may lose against the last layer, in points; where the model has any,
     /// their threshold is calibrated on the labelled data.
     pub exit_drop: f64,
-    /// Least share of the multiply-accumulates that must run in int8, 0 to 1; where it is given, layers that are too
-    /// narrow for int8 to save work are rounded too.
+    /// Least share of the multiply-accumulates that must run in int8, 0 to 1; where it is given, layers are rounded too for
+    /// which int8 saves no work on a core without a dot product.
     pub require_int8: Option<f64>,
 }
 
@@ -107,7 +107,8 @@ pub struct PackReport {
     pub left_to_tract: Option<String>,
     /// Share of the multiply-accumulates that run in int8, at the longest sequence, 0 to 1.
     pub int8_mac_share: f64,
-    /// Layers that stay f32 in int8 because they are too narrow for it to save work, by the values that they write.
+    /// Layers that stay f32 in int8 because they, or the network of convolutions that they belong to, are too narrow for it to
+    /// save work on a core without a dot product; by the values that they write.
     pub without_gain: Vec<String>,
     /// Largest difference between fused f32 and tract on the original, relative to the largest output;
     /// `None` where no shape is known to compare them in.
@@ -164,11 +165,12 @@ pub fn pack(
     });
     let f32_score = f32_score.transpose()?;
     let asked = options.calibrate.as_ref();
-    let (mut scheme, calibrated) = match (options.precision, asked) {
+    let (mut scheme, mut calibrated, equalized) = match (options.precision, asked) {
         (precision @ (Precision::Int8 | Precision::Int8Static), Some(asked)) => {
             progress("calibrating");
-            let (scheme, calibrated) = calibrate(&mut fused, &belongings, precision, asked)?;
-            (scheme, Some(calibrated))
+            let mut equalized = fused.clone();
+            let (scheme, calibrated) = calibrate(&mut equalized, &belongings, precision, asked)?;
+            (scheme, Some(calibrated), Some(equalized))
         }
         (Precision::Int8Static, None) => {
             return Err(Error::Missing {
@@ -176,12 +178,22 @@ pub fn pack(
                 next: "give inputs to calibrate on with `--calibrate DATA`, or pack it with `--precision int8`",
             });
         }
-        (precision, _) => (precision.into(), None),
+        (precision, _) => (precision.into(), None, None),
     };
-    let without_gain = match (options.precision, options.require_int8) {
-        (Precision::Int8 | Precision::Int8Static, None) => quantize::without_gain(&fused),
-        _ => Vec::new(),
-    };
+    // What saves no work is left in f32, unless int8 is asked for whatever it saves.
+    let leaves = options.require_int8.is_none()
+        && matches!(options.precision, Precision::Int8 | Precision::Int8Static);
+    let loses = leaves
+        && convolutions_lose(equalized.as_ref().unwrap_or(&fused), &passes, &scheme, &belongings)?;
+    match equalized {
+        Some(equalized) if !loses => fused = equalized,
+        // What is not rounded shares no range.
+        _ => calibrated.iter_mut().for_each(|it| it.equalized = 0),
+    }
+    let mut without_gain = if leaves { quantize::without_gain(&fused) } else { Vec::new() };
+    if loses {
+        without_gain.extend(quantize::convolutions(&fused));
+    }
     let kept = without_gain.iter().map(|node| (node.clone(), Precision::F32));
     scheme.exceptions.extend(kept);
     let Packed { prepared, session, score, repair } = match options.precision {
@@ -241,6 +253,24 @@ pub fn pack(
         exits,
         repair,
     })
+}
+
+/// Whether a network of convolutions takes more work with them in int8 than in f32, where int8 saves least.
+fn convolutions_lose(
+    graph: &Graph,
+    passes: &[PassReport],
+    scheme: &Scheme,
+    belongings: &Belongings,
+) -> Result<bool> {
+    if quantize::convolutions(graph).is_empty() {
+        return Ok(false);
+    }
+    let narrow = quantize::without_gain(graph).into_iter().map(|node| (node, Precision::F32));
+    let mut scheme = scheme.clone();
+    scheme.exceptions.extend(narrow);
+    let prepared = prepare::pack(graph, passes, &scheme)?;
+    let session = belongings.open_raw(&prepared, scheme.precision)?;
+    Ok(session.work(belongings.longest()).surplus > 0)
 }
 
 /// Makes channels of the optimized `graph` that share a range alike, and gives its scheme of `precision`: the ranges

@@ -217,6 +217,31 @@ fn layers_too_narrow_to_gain_stay_f32_unless_int8_is_required() {
     assert_eq!(required["without_gain"], serde_json::json!([]), "{required}");
 }
 
+/// What stands beside the products of few channels costs more than these save: the network loses as a whole.
+#[test]
+fn networks_of_narrow_convolutions_stay_f32_unless_int8_is_required() {
+    let folder = tempdir().expect("a folder");
+    let bundle = |name: &str| text(&folder.path().join(name));
+    let pack = |name: &str, more: &[&str]| {
+        let call = ["pack", &text(&golden("image.onnx")), "-o", &bundle(name), "--task", "raw"];
+        dram(&[&call[..], more].concat()).expect(0)
+    };
+    let told = pack("int8.dram", &[]).stdout;
+    assert!(told.contains("--require-int8 0%"), "{told}");
+    let report = pack("int8.dram", &["--json"]).json();
+    assert_eq!(report["int8_mac_share"], 0.0, "{report}");
+    assert_eq!(report["without_gain"].as_array().map(Vec::len), Some(7), "{report}");
+    let required = pack("required.dram", &["--require-int8", "0%", "--json"]).json();
+    assert_eq!(
+        (&required["int8_mac_share"], &required["without_gain"]),
+        (&1.0.into(), &serde_json::json!([]))
+    );
+    // What is left in f32 is what f32 is, to the bit.
+    pack("f32.dram", &["--precision", "f32"]);
+    let compared = dram(&["compare", &bundle("f32.dram"), &bundle("int8.dram"), "--json"]);
+    assert_eq!(compared.expect(0).json()["outputs"][0]["worst"], 0.0);
+}
+
 #[test]
 fn compare_tells_where_two_forms_of_a_model_part() {
     let folder = tempdir().expect("a folder");

@@ -84,8 +84,7 @@ pub(crate) struct Pack {
     #[arg(long, value_name = "POINTS", requires = "eval", default_value_t = DEFAULT_EXIT_DROP)]
     exit_drop: f64,
 
-    /// Refuse where less of the multiply-accumulates runs in int8, `90%`, and round layers that are too narrow to gain by
-    /// it too
+    /// Refuse where less of the multiply-accumulates runs in int8, `90%`, and round what gains nothing by it too
     #[arg(long, value_name = "SHARE", value_parser = share)]
     require_int8: Option<f64>,
 
@@ -143,7 +142,10 @@ impl Pack {
         ];
         if !report.without_gain.is_empty() {
             let count = report.without_gain.len();
-            rows.push(row("kept in f32", format!("{count} layers too narrow to gain by int8")));
+            let kept = format!(
+                "{count} layers, too narrow to gain by int8 on a core without a dot product; `--require-int8 0%` rounds them"
+            );
+            rows.push(row("kept in f32", kept));
         }
         rows.extend(report.calibrated.map(|it| {
             let mut value = format!("{} on {} examples", it.calibration, it.samples);

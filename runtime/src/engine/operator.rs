@@ -11,7 +11,7 @@ use tract_onnx::tract_hir::infer::InferenceOp;
 use tract_onnx::tract_hir::infer::rules::{InferenceResult, Solver};
 use tract_onnx::tract_hir::internal::{Expansion, TensorProxy, expand};
 
-use crate::operators::{Machine, Matrix, Needs, Operator, Scratch, Work};
+use crate::operators::{Element, Machine, Matrix, Needs, Operator, Scratch, Work};
 
 /// One operator on its machine. Two are equal where they are the same one.
 #[derive(Clone, Debug)]
@@ -49,8 +49,12 @@ impl Kernel {
     /// The arithmetic of one run on inputs of these types and shapes.
     pub(super) fn work(&self, inputs: &[&TypedFact]) -> Work {
         if let Operator::Grid(grid) = &*self.operator {
-            let shape = inputs.first().and_then(|x| x.shape.as_concrete());
-            return shape.map_or(Work::default(), |shape| grid.work(shape));
+            let Some((x, shape)) = inputs.first().and_then(|x| Some((x, x.shape.as_concrete()?)))
+            else {
+                return Work::default();
+            };
+            let is_rounded = x.datum_type.unquantized() == DatumType::U8;
+            return grid.work(shape, if is_rounded { Element::U8 } else { Element::F32 });
         }
         self.matrix_of(inputs).map_or(Work::default(), |x| self.operator.work(x))
     }

@@ -13,7 +13,7 @@ mod tests;
 use crate::arena::{self, Slot};
 use crate::kernels::PANEL;
 use crate::operators::array::Array;
-use crate::operators::{self, Matrix, NetworkWork, Operator, Work};
+use crate::operators::{self, Element, Matrix, NetworkWork, Operator, Work};
 use crate::shapes::Fact;
 
 pub(crate) use run::Workspace;
@@ -37,12 +37,6 @@ struct Value {
     slot: usize,
     shape: Vec<usize>,
     element: Element,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Element {
-    F32,
-    U8,
 }
 
 impl Value {
@@ -93,7 +87,7 @@ impl Step {
     fn work(&self) -> Work {
         let work = match &self.kernel {
             Kernel::Fused(operator, x) => match &**operator {
-                Operator::Grid(grid) => grid.work(&self.x.shape),
+                Operator::Grid(grid) => grid.work(&self.x.shape, self.x.element),
                 operator => operator.work(*x),
             },
             Kernel::Array(_) => Work::default(),

@@ -5,7 +5,7 @@
 //! kernels there, counted on an emulated Cortex-A53 (docs/boards.md).
 
 use crate::graph::{Graph, Node};
-use crate::kernels::PANEL;
+use crate::operators::surplus;
 use crate::optimize::marks;
 
 /// The values that layers of an optimized graph write which int8 would make dearer on such a core: narrow linear ones, and
@@ -19,6 +19,13 @@ pub(crate) fn without_gain(graph: &Graph) -> Vec<String> {
         node.is_fused("Linear") && !marks::is_quantized(node) && narrow
     };
     graph.nodes.iter().filter(narrow).map(|node| node.output().to_owned()).collect()
+}
+
+/// The values that convolutions of an optimized graph write, but for those that another tool quantized.
+pub(crate) fn convolutions(graph: &Graph) -> Vec<String> {
+    let convolutions = graph.nodes.iter().filter(|node| node.is_fused("Conv"));
+    let ours = convolutions.filter(|node| !marks::is_quantized(node));
+    ours.map(|node| node.output().to_owned()).collect()
 }
 
 /// Inputs and outputs of a linear layer with constant weights.
@@ -37,11 +44,8 @@ fn attention_pays(graph: &Graph, node: &Node) -> bool {
 }
 
 /// Whether a row of `k` numbers to one of `n` takes fewer instructions in int8 than in f32, sixteen rows at a time or more.
-/// In units of what one product saves: a row costs 1300 to round and each of its numbers 40, a sum costs 16 to become a
-/// float, and 10 for each quad of inputs that has no pair of pairs.
 fn pays(k: usize, n: usize) -> bool {
-    let (sums, single_quads) = (n.next_multiple_of(PANEL), k.div_ceil(4) % 4);
-    k * sums > 1300 + 40 * k + (16 + 10 * single_quads) * sums
+    surplus::of_row(k, n) < 0
 }
 
 #[cfg(test)]

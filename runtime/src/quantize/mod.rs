@@ -24,7 +24,7 @@ use crate::kernels::{MOST_INT8_INPUTS, RowScale};
 use crate::optimize::marks;
 pub use crate::precision::Precision;
 use crate::tensor::{DType, Tensor};
-pub(crate) use gain::without_gain;
+pub(crate) use gain::{convolutions, without_gain};
 
 /// Tables with fewer elements than this are no embeddings, and not worth a rounding.
 const LEAST_TABLE: usize = 1024;

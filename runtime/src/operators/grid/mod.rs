@@ -9,7 +9,7 @@ pub(super) use parse::conv_inputs;
 #[cfg(feature = "tract")]
 pub(crate) use parse::window_of;
 
-use super::{Needs, NetworkWork, Work};
+use super::{Element, Needs, NetworkWork, Work, surplus};
 use crate::kernels::{
     PANEL, Pointwise, Pooling, RowScale, Slide, Window, patch_len, quantized_width,
 };
@@ -151,8 +151,8 @@ impl Grid {
         window.over(image.grid)
     }
 
-    /// The arithmetic of a run on an image of shape `x`.
-    pub(crate) fn work(&self, x: &[usize]) -> Work {
+    /// The arithmetic of a run on an image of shape `x` that lies as `element` says.
+    pub(crate) fn work(&self, x: &[usize], element: Element) -> Work {
         let Some(output) = self.output(x) else { return Work::default() };
         let (read, written) = (x.iter().product::<usize>(), output.iter().product::<usize>());
         let Grid::Conv(conv) = self else {
@@ -168,7 +168,8 @@ impl Grid {
         let macs = (written * conv.terms()) as u64;
         let int8_macs = if conv.int8.is_some() { macs } else { 0 };
         let network = conv.work(read, written);
-        let all = Work { macs, int8_macs, network, ..Work::default() };
+        let surplus = surplus::of_conv(conv, (read, element), written);
+        let all = Work { macs, int8_macs, surplus, network, ..Work::default() };
         Work { conv_macs: macs, int8_conv_macs: int8_macs, ..all }
     }
 
@@ -200,6 +201,14 @@ impl Conv {
         }
     }
 
+    /// Whether the cells under a window have to be brought together before they are multiplied.
+    pub(crate) fn gathers(&self) -> bool {
+        match self.weights {
+            Weights::Dense { groups, .. } => groups > 1 || self.window != Window::CELL,
+            Weights::Depthwise(_) => false,
+        }
+    }
+
     /// What a run does that reads an image of `read` numbers and writes one of `written`.
     fn work(&self, read: usize, written: usize) -> NetworkWork {
         let (layers, written_values) = (1, written as u64);
@@ -225,7 +234,7 @@ impl Conv {
             None => NetworkWork { f32_panel_macs: macs, ..all },
             Some(_) => NetworkWork { int8_panel_macs: macs, ..all },
         };
-        if groups == 1 && self.window == Window::CELL {
+        if !self.gathers() {
             return all;
         }
         let Window { kernel, dilations, .. } = self.window;
