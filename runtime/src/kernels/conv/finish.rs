@@ -221,7 +221,7 @@ fn store_f32(cpu: Cpu, sums: Sums<'_>, last: Last<'_>, out: &mut [f32]) {
         for (row, sums) in sums.values.chunks_exact(sums.width).enumerate() {
             let out = &mut out[last.columns.of(row)];
             // Only the last panel is ragged; the others have a length that the compiler knows.
-            match (<&mut [f32; PANEL]>::try_from(&mut *out), <&[f32; PANEL]>::try_from(&*sums)) {
+            match (<&mut [f32; PANEL]>::try_from(&mut *out), <&[f32; PANEL]>::try_from(sums)) {
                 (Ok(out), Ok(sums)) => *out = *sums,
                 _ => {
                     for (out, &sum) in out.iter_mut().zip(sums) {
