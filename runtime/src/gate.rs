@@ -144,7 +144,7 @@ impl Gate<'_> {
         };
         progress("evaluating");
         let score = yardstick.score(&session)?;
-        let int8_mac_share = session.work(self.belongings.longest()).int8_mac_share();
+        let int8_mac_share = session.int8_mac_share(self.belongings.longest());
         repair.rounds.push(Round { put_back, to, score, int8_mac_share });
         Ok(Packed { prepared, session, score: Some(score), repair: None })
     }

@@ -105,8 +105,8 @@ pub struct PackReport {
     pub operators: Operators,
     /// Why our kernels do not run it from end to end; `None` where they do.
     pub left_to_tract: Option<String>,
-    /// Share of the multiply-accumulates that run in int8, at the longest sequence, 0 to 1.
-    pub int8_mac_share: f64,
+    /// As [`Session::int8_mac_share`] says it of the longest sequence.
+    pub int8_mac_share: Option<f64>,
     /// Layers that stay f32 in int8 because they, or the network of convolutions that they belong to, are too narrow for it to
     /// save work on a core without a dot product; by the values that they write.
     pub without_gain: Vec<String>,
@@ -213,7 +213,7 @@ pub fn pack(
             gate.hold(scheme, progress)?
         }
     };
-    let int8_mac_share = session.work(belongings.longest()).int8_mac_share();
+    let int8_mac_share = session.int8_mac_share(belongings.longest());
     require_int8(int8_mac_share, options.require_int8)?;
     progress("writing");
     let metrics = metrics(f32_score.zip(score), options.precision);
@@ -305,9 +305,13 @@ fn calibrate(
     Ok((Scheme { ranges, fitted, ..precision.into() }, calibrated))
 }
 
-fn require_int8(share: f64, least: Option<f64>) -> Result<()> {
-    match least {
-        Some(least) if share < least => Err(Error::Gate {
+fn require_int8(share: Option<f64>, least: Option<f64>) -> Result<()> {
+    match (least, share) {
+        (Some(least), None) if least > 0.0 => Err(Error::Missing {
+            what: "shapes, without which the share of int8 cannot be counted",
+            next: "choose one for each input with `--shape`",
+        }),
+        (Some(least), Some(share)) if share < least => Err(Error::Gate {
             what: "share of the multiply-accumulates that run in int8".to_owned(),
             measured: format!("{:.1} %", share * 100.0),
             allowed: format!("{:.1} % at least", least * 100.0),

@@ -32,8 +32,8 @@ pub struct Round {
     pub to: Precision,
     /// Accuracy, correlation or agreement, 0 to 1.
     pub score: f64,
-    /// Share of the multiply-accumulates that run in int8, 0 to 1.
-    pub int8_mac_share: f64,
+    /// As [`Session::int8_mac_share`](crate::Session::int8_mac_share) says it of the longest sequence.
+    pub int8_mac_share: Option<f64>,
 }
 
 /// What was done about the loss, and what it cost.

@@ -138,7 +138,7 @@ impl Pack {
             row("task", report.task.to_string()),
             row("precision", report.precision.to_string()),
             row("executor", executor(report.executor, report.operators)),
-            row("int8 MACs", percent(report.int8_mac_share)),
+            row("int8 MACs", counted(report.int8_mac_share)),
         ];
         if !report.without_gain.is_empty() {
             let count = report.without_gain.len();
@@ -173,6 +173,13 @@ impl Pack {
     }
 }
 
+/// A share that can be counted where the shapes are known.
+fn counted(share: Option<f64>) -> String {
+    share.map_or("not counted, for want of `--shape`".to_owned(), |share| {
+        format!("{:.2} %", 100.0 * share)
+    })
+}
+
 /// What was put back, attempt by attempt and node by node.
 fn repaired(repair: &Repair) -> String {
     let percent = |share: f64| format!("{:.2} %", 100.0 * share);
@@ -183,7 +190,7 @@ fn repaired(repair: &Repair) -> String {
             0 => format!("none, all {}", round.to),
             count => format!("{count} to {}", round.to),
         };
-        vec![back, percent(round.score), percent(round.int8_mac_share)]
+        vec![back, percent(round.score), counted(round.int8_mac_share)]
     }));
     let mut nodes = vec![row(["node", "signal to noise", "stored as"])];
     nodes.extend(repair.nodes.iter().map(|noise| {

@@ -626,6 +626,12 @@ impl Session {
         }
     }
 
+    /// Share of the multiply-accumulates of such a run that are on int8 numbers, 0 to 1; `None` where none is
+    /// planned for, as [`Session::has_example`] says.
+    pub fn int8_mac_share(&self, sequence: usize) -> Option<f64> {
+        self.has_example().then(|| self.work(sequence).int8_mac_share())
+    }
+
     /// The graph's inputs, in order.
     pub fn inputs(&self) -> &[ValueSpec] {
         &self.graph.inputs
