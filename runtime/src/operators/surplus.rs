@@ -52,7 +52,7 @@ fn of_sums(conv: &Conv, written: usize) -> f64 {
     }
 }
 
-/// Sums of `terms` products for some columns at some places. A sum takes 3.3 more to become a float, a product a eleventh of
+/// Sums of `terms` products for some columns at some places. A sum takes 3.3 more to become a float, a product an eleventh of
 /// an instruction less, and bytes are gathered faster than floats.
 fn of_dense(places: usize, terms: usize, columns: usize, gathers: bool) -> f64 {
     // Eight columns at a time are worked on.
