@@ -25,6 +25,8 @@ pub(super) enum Level {
     Neon,
     #[cfg(target_arch = "aarch64")]
     NeonDotprod,
+    #[cfg(target_arch = "aarch64")]
+    NeonI8mm,
 }
 
 impl Cpu {
@@ -44,7 +46,7 @@ impl Cpu {
     }
 
     /// A short name without spaces, the same on every machine: `scalar`, `avx2`, `avx2-vnni`, `avx512`,
-    /// `avx512-vnni`, `neon`, `neon-dotprod`.
+    /// `avx512-vnni`, `neon`, `neon-dotprod`, `neon-i8mm`.
     pub fn name(self) -> &'static str {
         match self.level {
             Level::Scalar => "scalar",
@@ -60,6 +62,8 @@ impl Cpu {
             Level::Neon => "neon",
             #[cfg(target_arch = "aarch64")]
             Level::NeonDotprod => "neon-dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Level::NeonI8mm => "neon-i8mm",
         }
     }
 
@@ -78,7 +82,7 @@ impl fmt::Display for Cpu {
 const LEVELS: &[Level] =
     &[Level::Scalar, Level::Avx2, Level::Avx2Vnni, Level::Avx512, Level::Avx512Vnni];
 #[cfg(target_arch = "aarch64")]
-const LEVELS: &[Level] = &[Level::Scalar, Level::Neon, Level::NeonDotprod];
+const LEVELS: &[Level] = &[Level::Scalar, Level::Neon, Level::NeonDotprod, Level::NeonI8mm];
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const LEVELS: &[Level] = &[Level::Scalar];
 
@@ -101,10 +105,12 @@ impl Level {
 
     #[cfg(target_arch = "aarch64")]
     pub(super) fn runs_here(self) -> bool {
+        use std::arch::is_aarch64_feature_detected as has;
         match self {
             // The architecture's base includes NEON with fused multiply-add.
             Level::Scalar | Level::Neon => true,
-            Level::NeonDotprod => std::arch::is_aarch64_feature_detected!("dotprod"),
+            Level::NeonDotprod => has!("dotprod"),
+            Level::NeonI8mm => Level::NeonDotprod.runs_here() && has!("i8mm"),
         }
     }
 

@@ -233,7 +233,7 @@ pub(super) fn i8_offset(cpu: Cpu) -> i32 {
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 | Level::Avx512 => 128,
         #[cfg(target_arch = "aarch64")]
-        Level::Neon | Level::NeonDotprod => 128,
+        Level::Neon | Level::NeonDotprod | Level::NeonI8mm => 128,
     }
 }
 

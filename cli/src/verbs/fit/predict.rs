@@ -58,7 +58,7 @@ const MEMORY_EFFICIENCY: f64 = 0.5;
 fn int8_share(core: &Core) -> f64 {
     let has = |feature| core.has(feature);
     if has(Feature::I8mm) {
-        // The peak counts `SMMLA`, which does twice the products of the `SDOT` that we have.
+        // The peak counts `SMMLA`. How near our tiles come to it was never timed: what `SDOT` would do.
         0.5
     } else if [Feature::Dotprod, Feature::AvxVnni, Feature::Avx512Vnni].into_iter().any(has) {
         1.0

@@ -1,4 +1,4 @@
-//! The tiles of AArch64, eight columns of a panel at a time: f32 by `fmla` (8 rows), int8 by `sdot` where
+//! The tiles of AArch64, eight columns of a panel at a time: f32 by `fmla` (8 rows), int8 by `smmla` or `sdot` where
 //! there is one (8 rows), else by `smull`, `smlal` and `sadalp` (4 rows).
 //!
 //! NEON multiplies signed bytes by signed bytes, so activations lose 128 first. Two products then add up
@@ -26,6 +26,16 @@ pub(super) fn turned_f32(_level: Level) -> &'static [TurnedF32] {
 
 pub(super) fn tiles_i8(level: Level) -> &'static [TileI8] {
     match level {
+        Level::NeonI8mm => &[
+            i8mm_i8::<1, 1>,
+            i8mm_i8::<2, 1>,
+            i8mm_i8::<3, 2>,
+            i8mm_i8::<4, 2>,
+            i8mm_i8::<5, 3>,
+            i8mm_i8::<6, 3>,
+            i8mm_i8::<7, 4>,
+            i8mm_i8::<8, 4>,
+        ],
         Level::NeonDotprod => table!(dotprod_i8: 1 2 3 4 5 6 7 8),
         _ => table!(neon_i8: 1 2 3 4),
     }
@@ -33,7 +43,8 @@ pub(super) fn tiles_i8(level: Level) -> &'static [TileI8] {
 
 pub(super) fn turned_i8(level: Level) -> &'static [TileI8] {
     match level {
-        Level::NeonDotprod => table!(dotprod_turned_i8: 1 2 3 4 5 6 7 8),
+        // `smmla` wants eight bytes of a row side by side, and turned rows have four.
+        Level::NeonI8mm | Level::NeonDotprod => table!(dotprod_turned_i8: 1 2 3 4 5 6 7 8),
         _ => table!(neon_turned_i8: 1 2 3 4),
     }
 }
@@ -180,6 +191,125 @@ unsafe fn dotprod_i8<const R: usize>(
             }
         }
     }
+}
+
+/// R rows as PAIRS of them; the last of an odd number is its own neighbour.
+///
+/// # Safety
+/// See [`TileI8`].
+#[target_feature(enable = "neon,i8mm")]
+unsafe fn i8mm_i8<const R: usize, const PAIRS: usize>(
+    quads: usize,
+    a: *const u8,
+    a_stride: usize,
+    b: *const i8,
+    c: *mut i32,
+    part: Part,
+) {
+    let rows = |pair: usize| [2 * pair, (2 * pair + 1).min(R - 1)];
+    for column in (0..part.columns.min(PANEL)).step_by(COLUMNS) {
+        // Two rows and two columns to a register.
+        let mut sums = [[vdupq_n_s32(0); 4]; PAIRS];
+        // SAFETY: every address is in row 0..R of `a` or `c`, or in quad 0..quads of `b`.
+        unsafe {
+            let (b, c) = (b.add(column * 4), c.add(column));
+            let whole = quads - quads % 4;
+            for quad in (0..whole).step_by(4) {
+                let left: [_; PAIRS] = std::array::from_fn(|pair| {
+                    rows(pair).map(|row| less_128(vld1q_u8(a.add(row * a_stride + quad * 4))))
+                });
+                let b = b.add(quad * 4 * PANEL);
+                let (first, second) = (columns(b), columns(b.add(4 * PANEL)));
+                add_pairs(&mut sums, left.map(|[x, y]| low_halves(x, y)), first, second);
+                let (first, second) = (columns(b.add(8 * PANEL)), columns(b.add(12 * PANEL)));
+                add_pairs(&mut sums, left.map(|[x, y]| high_halves(x, y)), first, second);
+            }
+            if quads % 4 >= 2 {
+                let left: [_; PAIRS] = std::array::from_fn(|pair| {
+                    let [x, y] =
+                        rows(pair).map(|row| eight_bytes(a.add(row * a_stride + whole * 4)));
+                    low_halves(x, y)
+                });
+                let b = b.add(whole * 4 * PANEL);
+                add_pairs(&mut sums, left, columns(b), columns(b.add(4 * PANEL)));
+            }
+            if quads % 2 == 1 {
+                let last = quads - 1;
+                let left: [_; PAIRS] = std::array::from_fn(|pair| {
+                    let [x, y] = rows(pair).map(|row| four_bytes(a.add(row * a_stride + last * 4)));
+                    low_halves(x, y)
+                });
+                add_pairs(&mut sums, left, columns(b.add(last * 4 * PANEL)), [vdupq_n_s8(0); 2]);
+            }
+            for (pair, sums) in sums.iter().enumerate() {
+                let sums = sums.map(|it| vreinterpretq_s64_s32(it));
+                for half in 0..2 {
+                    let [x, y] = [sums[2 * half], sums[2 * half + 1]];
+                    let c = c.add(4 * half);
+                    // The neighbour of an odd last row is that row: written twice, the same.
+                    let [upper, lower] = rows(pair).map(|row| c.add(row * PANEL));
+                    vst1q_s32(upper, vreinterpretq_s32_s64(vzip1q_s64(x, y)));
+                    if lower != upper {
+                        vst1q_s32(lower, vreinterpretq_s32_s64(vzip2q_s64(x, y)));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Adds two quads, of which each register of `left` holds those of two rows, times eight columns of `b`.
+#[target_feature(enable = "neon,i8mm")]
+#[inline]
+fn add_pairs<const PAIRS: usize>(
+    sums: &mut [[int32x4_t; 4]; PAIRS],
+    left: [int8x16_t; PAIRS],
+    first: [int8x16_t; 2],
+    second: [int8x16_t; 2],
+) {
+    let [first, second] = [first, second].map(|it| it.map(|it| vreinterpretq_s32_s8(it)));
+    for half in 0..2 {
+        // Two columns to a register, both quads of each side by side.
+        let right = [vzip1q_s32(first[half], second[half]), vzip2q_s32(first[half], second[half])];
+        for (sums, left) in sums.iter_mut().zip(left) {
+            for (at, right) in right.into_iter().enumerate() {
+                let sum = &mut sums[2 * half + at];
+                *sum = multiply_pairs(*sum, left, vreinterpretq_s8_s32(right));
+            }
+        }
+    }
+}
+
+/// `sum + a . b` of two rows by two columns, eight bytes each.
+#[target_feature(enable = "neon,i8mm")]
+#[inline]
+fn multiply_pairs(mut sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+    // The intrinsic is not stable yet.
+    // SAFETY: one instruction of an extension that the function is compiled for, on registers alone.
+    unsafe {
+        asm!(
+            "smmla {sum:v}.4s, {a:v}.16b, {b:v}.16b",
+            sum = inout(vreg) sum,
+            a = in(vreg) a,
+            b = in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sum
+}
+
+/// The first eight bytes of either.
+#[target_feature(enable = "neon")]
+#[inline]
+fn low_halves(x: int8x16_t, y: int8x16_t) -> int8x16_t {
+    vreinterpretq_s8_s64(vzip1q_s64(vreinterpretq_s64_s8(x), vreinterpretq_s64_s8(y)))
+}
+
+/// The last eight bytes of either.
+#[target_feature(enable = "neon")]
+#[inline]
+fn high_halves(x: int8x16_t, y: int8x16_t) -> int8x16_t {
+    vreinterpretq_s8_s64(vzip2q_s64(vreinterpretq_s64_s8(x), vreinterpretq_s64_s8(y)))
 }
 
 /// # Safety
