@@ -440,14 +440,14 @@ fn the_other_process() {
 fn two_processes_learn_from_each_other_and_one_is_killed() {
     let folder = folder();
     let recipe = by_scheme(folder.path(), CO_DISTIL);
-    let alone = |name: &str, tell: &mut dyn FnMut(Progress) -> ControlFlow<()>| {
+    let learn = |name: &str, least: f64, tell: &mut dyn FnMut(Progress) -> ControlFlow<()>| {
         let options = Options { worker: Some(0), ..Options::default() };
         let output = folder.path().join(name);
         let report = distill(&recipe, &output, options, tell).expect("a student");
-        assert!(report.student.validation.score() > 0.8, "{name}: {report:?}");
+        assert!(report.student.validation.score() > least, "{name}: {report:?}");
         artefacts(&output)
     };
-    let never_heard = alone("alone", &mut |_| ControlFlow::Continue(()));
+    let never_heard = learn("alone", 0.8, &mut |_| ControlFlow::Continue(()));
     let own = std::env::current_exe().expect("a test runs from a file");
     let mut other = std::process::Command::new(own)
         .args(["--exact", "distill::tests::the_other_process", "--ignored"])
@@ -462,7 +462,9 @@ fn two_processes_learn_from_each_other_and_one_is_killed() {
         std::thread::yield_now();
     }
     // It is killed within the first steps; what it left is listened to for a while, then no more.
-    let heard = alone("heard", &mut |progress| {
+    // How much it heard of one that had learned next to nothing, and so what it learned, hangs on the moment; one in five
+    // would be chance.
+    let heard = learn("heard", 0.5, &mut |progress| {
         if let Progress::Step { step: 3, epoch: 1, .. } = progress {
             other.kill().expect("a child");
         }
