@@ -204,9 +204,14 @@ fn a_further_teacher_is_any_onnx_file_that_the_runtime_runs() {
 
 /// The tiny recipe without a finished teacher, under `scheme`, for twice as many passes.
 fn by_scheme(folder: &Path, scheme: &str) -> Recipe {
+    by_scheme_in(folder, scheme, "epochs = 16")
+}
+
+/// The same in another number of passes.
+fn by_scheme_in(folder: &Path, scheme: &str, epochs: &str) -> Recipe {
     let scheme = format!("{scheme}\n[losses]");
     let labels = ("embedding = { weight = 1.0, distance = \"relative\" }\n", "");
-    let changes = [tiny::SENTENCES[0], labels, ("epochs = 8", "epochs = 16")];
+    let changes = [tiny::SENTENCES[0], labels, ("epochs = 8", epochs)];
     tiny::changed(folder, &[&changes[..], &[("[losses]", &scheme)]].concat())
 }
 
@@ -439,15 +444,16 @@ fn the_other_process() {
 #[test]
 fn two_processes_learn_from_each_other_and_one_is_killed() {
     let folder = folder();
-    let recipe = by_scheme(folder.path(), CO_DISTIL);
-    let learn = |name: &str, least: f64, tell: &mut dyn FnMut(Progress) -> ControlFlow<()>| {
+    // How much is heard of one that had learned next to nothing hangs on the moment; there are passes enough after it.
+    let recipe = by_scheme_in(folder.path(), CO_DISTIL, "epochs = 32");
+    let alone = |name: &str, tell: &mut dyn FnMut(Progress) -> ControlFlow<()>| {
         let options = Options { worker: Some(0), ..Options::default() };
         let output = folder.path().join(name);
         let report = distill(&recipe, &output, options, tell).expect("a student");
-        assert!(report.student.validation.score() > least, "{name}: {report:?}");
+        assert!(report.student.validation.score() > 0.8, "{name}: {report:?}");
         artefacts(&output)
     };
-    let never_heard = learn("alone", 0.8, &mut |_| ControlFlow::Continue(()));
+    let never_heard = alone("alone", &mut |_| ControlFlow::Continue(()));
     let own = std::env::current_exe().expect("a test runs from a file");
     let mut other = std::process::Command::new(own)
         .args(["--exact", "distill::tests::the_other_process", "--ignored"])
@@ -462,9 +468,7 @@ fn two_processes_learn_from_each_other_and_one_is_killed() {
         std::thread::yield_now();
     }
     // It is killed within the first steps; what it left is listened to for a while, then no more.
-    // How much it heard of one that had learned next to nothing, and so what it learned, hangs on the moment; one in five
-    // would be chance.
-    let heard = learn("heard", 0.5, &mut |progress| {
+    let heard = alone("heard", &mut |progress| {
         if let Progress::Step { step: 3, epoch: 1, .. } = progress {
             other.kill().expect("a child");
         }
