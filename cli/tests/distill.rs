@@ -72,6 +72,22 @@ fn two_workers_of_the_command_leave_a_student_each() {
 }
 
 #[test]
+fn a_device_that_is_not_there_is_refused_with_the_next_step() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    workplace(folder.path());
+    for (device, expected) in [
+        ("gpu", "`--device gpu`: expected `cpu`, `cuda` or `cuda:N`"),
+        ("cuda:4096", "device `cuda:4096`: "),
+        ("cuda:4096", "`--device cpu` always works"),
+    ] {
+        let arguments = ["--worker", "0", "--device", device];
+        let ended = start(folder.path(), &arguments).wait_with_output().expect("a child");
+        assert!(!ended.status.success(), "{device}");
+        assert!(said(&ended).contains(expected), "{}", said(&ended));
+    }
+}
+
+#[test]
 fn a_worker_that_the_recipe_does_not_have_is_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     workplace(folder.path());

@@ -27,19 +27,19 @@ pub struct Accuracy {
     pub macro_f1: f64,
 }
 
-/// The answers of `network`, which must be on the plain CPU device, about all of `examples`, computed in
-/// `mode`; `None` where `each`, called with the number of batches done and of all, says stop.
+/// The answers of `network`, which must be on `device`, about all of `examples`, computed in `mode`; `None`
+/// where `each`, called with the number of batches done and of all, says stop.
 pub(crate) fn ask<S: Student>(
     network: &S,
+    device: &Device,
     examples: &S::Examples,
     mode: Mode,
     each: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Option<Answers> {
-    let device = Device::flex();
     let batches = examples.in_turn();
     let (mut logits, mut embeddings) = (Vec::new(), Vec::new());
     for (done, rows) in batches.iter().enumerate() {
-        let said = network.forward(&examples.batch(rows), &device, mode);
+        let said = network.forward(&examples.batch(rows), device, mode);
         logits.extend(said.logits.into_iter().next_back().map(array));
         embeddings.push(array(said.embeddings));
         if each(done + 1, batches.len()).is_break() {

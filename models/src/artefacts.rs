@@ -11,6 +11,7 @@ use crate::batches::Examples;
 use crate::checkpoint::{Epoch, Trained};
 use crate::curves;
 use crate::data;
+use crate::device;
 use crate::encoder::Encoder;
 use crate::error::{Error, Result};
 use crate::exam::{Exam, Measure};
@@ -34,6 +35,8 @@ pub(crate) struct Learned {
     pub(crate) baseline: Option<Trained>,
     /// The teacher's layers that the student started from.
     pub(crate) layers: Vec<usize>,
+    /// Where it was trained.
+    pub(crate) device: device::Device,
 }
 
 /// What is known of a teacher.
@@ -88,9 +91,11 @@ pub(crate) fn write(
     Ok(report)
 }
 
-/// The answers of `network` about all of `examples`.
+/// The answers of `network`, which is on the plain CPU device, about all of `examples`.
 pub(crate) fn asked<S: Student>(network: &S, examples: &S::Examples) -> Answers {
-    let answers = ask(network, examples, Mode::default(), &mut |_, _| ControlFlow::Continue(()));
+    let device = Device::flex();
+    let each = &mut |_, _| ControlFlow::Continue(());
+    let answers = ask(network, &device, examples, Mode::default(), each);
     answers.expect("nobody stops it")
 }
 
@@ -120,7 +125,7 @@ fn check(golden: &Golden, onnx: &[u8], path: &Path) -> Result<()> {
 }
 
 fn report(recipe: &Recipe, inputs: &Inputs, learned: &Learned, onnx_bytes: usize) -> Report {
-    let Learned { teacher, taught, student, baseline, layers } = learned;
+    let Learned { teacher, taught, student, baseline, layers, device } = learned;
     let of_student = &inputs.of_student;
     let seconds = Seconds {
         teacher: teacher.as_ref().map_or(0.0, |teacher| teacher.seconds),
@@ -156,6 +161,7 @@ fn report(recipe: &Recipe, inputs: &Inputs, learned: &Learned, onnx_bytes: usize
             left_out: inputs.facts.left_out,
             teacher_blake3: blake3::hash(&inputs.teacher.checkpoint).to_hex().to_string(),
         },
+        device: *device,
         seconds,
     }
 }

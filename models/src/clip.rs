@@ -11,9 +11,9 @@ pub(crate) fn clip(
     module: &impl Module,
     limit: f64,
 ) -> GradientsParams {
-    let mut norm = SquaredNorm { gradients: &gradients, sum: 0.0 };
-    module.visit(&mut norm);
-    let norm = norm.sum.sqrt();
+    let mut squares = Squares { gradients: &gradients, sums: Vec::new() };
+    module.visit(&mut squares);
+    let norm = squares.norm();
     if norm <= limit {
         return gradients;
     }
@@ -22,15 +22,28 @@ pub(crate) fn clip(
     scale.gradients
 }
 
-struct SquaredNorm<'a> {
+/// The squared length of each gradient, where it was computed.
+struct Squares<'a> {
     gradients: &'a GradientsParams,
-    sum: f64,
+    sums: Vec<Tensor<1>>,
 }
 
-impl ModuleVisitor for SquaredNorm<'_> {
+impl Squares<'_> {
+    /// The norm of all together. They are read at once: on a GPU each reading waits for all that is under way.
+    fn norm(self) -> f64 {
+        if self.sums.is_empty() {
+            return 0.0;
+        }
+        let sums: Vec<f32> =
+            Tensor::cat(self.sums, 0).into_data().try_to_vec().expect("gradients are f32");
+        sums.into_iter().map(f64::from).sum::<f64>().sqrt()
+    }
+}
+
+impl ModuleVisitor for Squares<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.gradients.get::<D>(param.id) {
-            self.sum += f64::from(gradient.square().sum().into_scalar::<f32>());
+            self.sums.push(gradient.square().sum());
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::device::Device;
+
 /// Anything that keeps a recipe from becoming a student.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -106,6 +108,15 @@ pub enum Error {
     Worker {
         /// How many there are.
         workers: usize,
+    },
+
+    /// The device that a training was to compute on cannot be used.
+    #[error("device `{device}`: {reason}; `--device cpu` always works")]
+    Device {
+        /// Which.
+        device: Device,
+        /// What is missing.
+        reason: String,
     },
 
     /// The teacher's tokenizer cannot be used or cut.

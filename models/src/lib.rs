@@ -25,6 +25,7 @@ mod checkpoint;
 mod clip;
 mod curves;
 mod data;
+mod device;
 mod distill;
 mod encoder;
 mod error;
@@ -59,6 +60,7 @@ mod weights;
 mod tiny;
 
 pub use answers::Accuracy;
+pub use device::Device;
 pub use distill::{Baseline, Options, distill};
 pub use error::{Error, Result};
 pub use exam::Measure;

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::answers::Accuracy;
+use crate::device::Device;
 use crate::recipe::Recipe;
 use crate::trial::Tried;
 use crate::weights::Architecture;
@@ -35,6 +36,8 @@ pub struct Report {
     pub alarms: Vec<String>,
     /// The data that both learned from and were measured on.
     pub data: Data,
+    /// Where it was trained; a reused stage may have been trained elsewhere.
+    pub device: Device,
     /// Time spent; a reused stage counts as it did when it ran.
     pub seconds: Seconds,
 }
@@ -238,7 +241,7 @@ impl Report {
     }
 
     fn lineage(&self) -> String {
-        let Report { recipe, data, seconds, .. } = self;
+        let Report { recipe, data, device, seconds, .. } = self;
         let mut lines =
             vec![format!("teacher: {} (BLAKE3 `{}`)", recipe.teacher.licence, data.teacher_blake3)];
         let further = recipe.further_teachers.iter();
@@ -258,7 +261,7 @@ impl Report {
         lines.push(format!("started from the teacher's layers {:?}", self.layers));
         lines.push(format!("seed: {}", recipe.seed));
         lines.push(format!(
-            "time: {:.0} s fine-tuning the teacher, {:.0} s asking it, {:.0} s training the student",
+            "time: {:.0} s fine-tuning the teacher, {:.0} s asking it, {:.0} s training the student, on `{device}`",
             seconds.teacher, seconds.answers, seconds.student
         ));
         lines.iter().map(|line| format!("- {line}\n")).collect()

@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use crate::device::Device;
+use crate::distill::Options;
 use crate::error::{Error, Result};
 use crate::inputs::hash;
 use crate::interface::Sizes;
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 use crate::seed::Random;
+use crate::train::Resume;
 use crate::weights::{Architecture, Array, Weights, serialize, view};
 
 /// Five labels, and a word that gives each away.
@@ -38,6 +41,19 @@ pub(crate) const ARCHITECTURE: Architecture = Architecture {
 /// A folder of a test's own.
 pub(crate) fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary folder")
+}
+
+/// How a test's recipe is run: on the device that `DRAM_DEVICE` names, on the processor where it names none.
+pub(crate) fn options(resume: Resume) -> Options {
+    let device = std::env::var("DRAM_DEVICE").map_or(Ok(Device::Cpu), |name| name.parse());
+    Options { resume, device: device.expect("`DRAM_DEVICE`"), ..Options::default() }
+}
+
+/// Asserts that two trainings gave the same, where the device promises that.
+pub(crate) fn assert_same<T: PartialEq + std::fmt::Debug>(one: T, two: T) {
+    if options(Resume::No).device == Device::Cpu {
+        assert_eq!(one, two);
+    }
 }
 
 /// The files `names` of a distillation's folder as hashes, but for the line that tells the time.

@@ -8,7 +8,10 @@ mod tests;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use burn::tensor;
+
 use crate::artefacts;
+use crate::device::Device;
 use crate::error::Result;
 use crate::inputs::Inputs;
 use crate::progress::{Progress, Watch};
@@ -26,6 +29,8 @@ pub struct Options {
     pub baseline: Baseline,
     /// Which of the processes of a co-distillation this is, counted from 0.
     pub worker: Option<usize>,
+    /// Where trainings compute.
+    pub device: Device,
 }
 
 /// Whether the same student is trained without a teacher, too.
@@ -39,9 +44,9 @@ pub enum Baseline {
 }
 
 impl Default for Options {
-    /// From the beginning, without a baseline, alone.
+    /// From the beginning, without a baseline, alone, on the processor.
     fn default() -> Options {
-        Options { resume: Resume::No, baseline: Baseline::Skip, worker: None }
+        Options { resume: Resume::No, baseline: Baseline::Skip, worker: None, device: Device::Cpu }
     }
 }
 
@@ -51,7 +56,7 @@ impl Default for Options {
 /// whether an unfinished one is continued. `tell` hears of every batch and may stop the run, which
 /// then leaves a checkpoint. The same recipe, data and teacher give the same student on the same
 /// kind of CPU with the same number of threads; but for co-distillation, where it depends on what the
-/// other processes had to say, and when.
+/// other processes had to say, and when. A GPU sums in another order each time.
 ///
 /// Written, each whole or not at all: `student.onnx`, `tokenizer.json`, `labels.txt` where there are labels,
 /// `golden.json`, `metrics.jsonl`, `curves.svg`, `report.json`, `report.md`, and `checkpoints/`.
@@ -68,10 +73,11 @@ pub fn distill(
     options: Options,
     tell: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Report> {
+    let device = options.device.open()?;
     let inputs = Inputs::load(recipe)?;
     let mut watch = Watch::new(inputs.work(recipe), tell);
     let stages = Stages { output, resume: options.resume };
-    let run = Run { recipe, inputs: &inputs, stages, options };
+    let run = Run { recipe, inputs: &inputs, stages, options, device };
     let teacher = run.teacher(&mut watch)?;
     let asked = match &teacher {
         Some(teacher) => Some(run.ask(teacher, &mut watch)?),
@@ -88,6 +94,8 @@ struct Run<'a> {
     inputs: &'a Inputs,
     stages: Stages<'a>,
     options: Options,
+    /// Where its trainings compute.
+    device: tensor::Device,
 }
 
 /// A course of `losses` without teachers.

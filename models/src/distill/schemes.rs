@@ -67,7 +67,7 @@ impl Run<'_> {
             Baseline::Skip => None,
             Baseline::Train => Some(self.baseline(&layers, watch)?),
         };
-        Ok(Learned { teacher, taught, student, baseline, layers })
+        Ok(Learned { teacher, taught, student, baseline, layers, device: self.options.device })
     }
 
     /// What a student that starts as `first` depends on, hashed.
@@ -108,6 +108,7 @@ impl Run<'_> {
             courses: vec![alone],
             key: &key,
             checkpoint: &self.stages.checkpoint(Stage::Baseline, "unfinished"),
+            device: &self.device,
             seed: recipe.seed,
             exam: &reading.exam,
             mask: reading.mask,
@@ -156,7 +157,7 @@ impl<'a> School<'a> {
     }
 
     fn offline(&self, watch: &mut Watch) -> Result<Trained> {
-        let encoder = Encoder::new(&self.whole()?, &Device::flex());
+        let encoder = Encoder::new(&self.whole()?, &self.run.device);
         let mut teachers = self.answering();
         if self.run.recipe.losses.looks_inside() {
             teachers.push(Teaching { who: Who::Inside(&encoder), weight: 1.0 });
@@ -193,7 +194,8 @@ impl<'a> School<'a> {
         let me = options.worker.filter(|&worker| worker < plan.workers);
         let me = me.ok_or(Error::Worker { workers: plan.workers })?;
         let folder = recipe.resolve(&plan.folder);
-        let workers = Workers::new(folder, me, plan.clone(), self.key.clone());
+        let workers =
+            Workers::new(folder, me, plan.clone(), self.key.clone(), self.run.device.clone());
         let course = self.run.course(vec![Teaching { who: Who::Workers(&workers), weight: 1.0 }]);
         let shard = inputs.of_student.all.shard(me, plan.workers);
         let key = hash(&[self.key.as_bytes(), json(&me).as_bytes()]);
@@ -259,6 +261,7 @@ impl<'a> School<'a> {
             mask: inputs.of_student.mask,
             key,
             checkpoint: &stages.checkpoint(Stage::Student, "unfinished"),
+            device: &self.run.device,
         };
         stages.learn(&lesson, first, watch)
     }
@@ -297,12 +300,13 @@ impl<'a> School<'a> {
     /// What `born` says about the training texts.
     fn answers(&self, born: &Trained, watch: &mut Watch) -> Result<Answers> {
         let Run { inputs, stages, .. } = self.run;
-        let encoder = Encoder::new(&born.weights, &Device::flex());
+        let encoder = Encoder::new(&born.weights, &self.run.device);
         let each = &mut |step, steps| -> ControlFlow<()> {
             let seconds_left = watch.seconds_left();
             watch.tell(Progress::Asked { step, steps, seconds_left })
         };
-        let answers = ask(&encoder, &inputs.of_student.all, Mode::default(), each);
+        let answers =
+            ask(&encoder, &self.run.device, &inputs.of_student.all, Mode::default(), each);
         answers.ok_or(Error::Interrupted { checkpoint: stages.output.join("checkpoints") })
     }
 }

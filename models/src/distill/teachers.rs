@@ -3,24 +3,29 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{Run, course};
-use crate::answers::Answers;
+use crate::answers::{Answers, ask};
 use crate::artefacts::Taught;
 use crate::batches::Examples;
 use crate::checkpoint::Trained;
+use crate::device::Device;
+use crate::encoder::Encoder;
 use crate::error::{Error, Result};
 use crate::export::{self, Outputs};
 use crate::files;
 use crate::inputs::hash;
-use crate::interface::Dataset;
+use crate::interface::{Dataset, Mode, Student};
 use crate::interview::{self, interview};
 use crate::progress::{Stage, Watch};
 use crate::recipe::{Data, FurtherTeacher, Gives, Losses, Words};
 use crate::stages::{Asked, json};
 use crate::tokens;
 use crate::train::{Course, Lesson, WordEmbeddings};
+
+/// Hears of each part of the questions that is done, of how many, and may say stop.
+type Each<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
 
 /// What a teacher says about the training texts.
 pub(super) struct Speaker {
@@ -66,6 +71,7 @@ impl Run<'_> {
             mask: inputs.of_teacher.mask,
             key: &key,
             checkpoint: &self.stages.checkpoint(Stage::Teacher, "unfinished"),
+            device: &self.device,
         };
         let first = || Ok(vec![inputs.first.clone()]);
         let mut trained = self.stages.learn(&lesson, first, watch)?;
@@ -89,9 +95,19 @@ impl Run<'_> {
         // Its answers are kept under the hash of this, for every recipe that asks the same teacher.
         let onnx = export::graph("teacher", &teacher.weights, Outputs::Answers, &[]).to_onnx();
         let path = self.stages.checkpoint(Stage::Teacher, "asked").with_extension("onnx");
-        let model = || files::write(&path, &onnx).map(|()| path.clone());
-        let (key, Asked { answers, seconds }) =
-            self.interview(&onnx, model, &rows, gives, watch)?;
+        let says = |rows: &[&[u32]], each: &mut Each| match self.options.device {
+            Device::Cpu => {
+                files::write(&path, &onnx)?;
+                interview(&path, rows, gives, each)
+            }
+            Device::Cuda(_) => {
+                let encoder = Encoder::new(&teacher.weights, &self.device);
+                let rows = rows.iter().map(|row| row.to_vec()).collect();
+                let examples = Examples { rows, labels: Vec::new() };
+                Ok(ask(&encoder, &self.device, &examples, Mode::default(), each))
+            }
+        };
+        let (key, Asked { answers, seconds }) = self.asked(&onnx, says, &rows, watch)?;
         let mut at = 0;
         let mut next = |examples: &Examples| {
             let rows: Vec<usize> = (at..at + examples.len()).collect();
@@ -120,8 +136,8 @@ impl Run<'_> {
                 Gives::Embedding => interview::Gives::Embedding,
             };
             let bytes = read(&onnx)?;
-            let (key, Asked { answers, .. }) =
-                self.interview(&bytes, || Ok(onnx.clone()), &rows, gives, watch)?;
+            let says = |rows: &[&[u32]], each: &mut Each| interview(&onnx, rows, gives, each);
+            let (key, Asked { answers, .. }) = self.asked(&bytes, says, &rows, watch)?;
             let labels = self.inputs.labels.len();
             match answers.logits.as_ref().map(|logits| logits.shape[1]) {
                 Some(width) if width != labels => Err(Error::Further {
@@ -134,21 +150,20 @@ impl Run<'_> {
         self.recipe.further_teachers.iter().map(ask).collect()
     }
 
-    /// What the model `onnx`, which `path` puts into a file, says about `rows`, from the output folder where
-    /// it has been asked before; with the key of that.
-    fn interview(
+    /// What the model `onnx`, for which `says` speaks, says about `rows`, from the output folder where it has been
+    /// asked before; with the key of that.
+    fn asked(
         &self,
         onnx: &[u8],
-        path: impl FnOnce() -> Result<PathBuf>,
+        says: impl FnOnce(&[&[u32]], &mut Each) -> Result<Option<Answers>>,
         rows: &[&[u32]],
-        gives: interview::Gives,
         watch: &mut Watch,
     ) -> Result<(String, Asked)> {
         let key = hash(&[b"interview", onnx, json(&rows).as_bytes()]);
         // A text may be learned from and measured on another task, too.
         let distinct: Vec<&[u32]> = BTreeSet::from_iter(rows).into_iter().copied().collect();
-        let ask = |each: &mut dyn FnMut(usize, usize) -> ControlFlow<()>| {
-            let answers = interview(&path()?, &distinct, gives, each)?;
+        let ask = |each: &mut Each| {
+            let answers = says(&distinct, each)?;
             let place =
                 |row: &&[u32]| distinct.binary_search(row).expect("every row was asked about");
             let places: Vec<usize> = rows.iter().map(place).collect();

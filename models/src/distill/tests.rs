@@ -3,12 +3,14 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
+use burn::tensor;
 use dram_runtime::Session;
 use dram_runtime::evaluate::{Evaluation, Examples};
 
 use super::{Baseline, Options, distill};
 use crate::answers::ask;
+#[cfg(feature = "cuda")]
+use crate::device::Device;
 use crate::encoder::Encoder;
 use crate::error::{Error, Result};
 use crate::inputs::Inputs;
@@ -18,7 +20,7 @@ use crate::progress::{Progress, Stage};
 use crate::recipe::{self, Data, Recipe, Scheme};
 use crate::report::{Report, Validation};
 use crate::rounding::Arithmetic;
-use crate::tiny::{self, folder, interrupted};
+use crate::tiny::{self, assert_same, folder, interrupted, options};
 use crate::train::Resume;
 use crate::weights::{self, Architecture, Weights};
 
@@ -33,11 +35,7 @@ const ARTEFACTS: [&str; 7] = [
 ];
 
 fn run(recipe: &Recipe, output: &Path, resume: Resume) -> Result<Report> {
-    distill(recipe, output, with(resume), &mut |_| ControlFlow::Continue(()))
-}
-
-fn with(resume: Resume) -> Options {
-    Options { resume, ..Options::default() }
+    distill(recipe, output, options(resume), &mut |_| ControlFlow::Continue(()))
 }
 
 fn once(recipe: &Recipe) -> Report {
@@ -69,7 +67,38 @@ fn the_same_recipe_gives_the_same_bytes() {
     let [one, two] = ["one", "two"].map(|name| folder.path().join(name));
     run(&recipe, &one, Resume::No).expect("a student");
     run(&recipe, &two, Resume::No).expect("a student");
-    assert_eq!(artefacts(&one), artefacts(&two));
+    assert_same(artefacts(&one), artefacts(&two));
+}
+
+/// Needs a GPU; every other test runs on one with `DRAM_DEVICE=cuda`.
+#[cfg(feature = "cuda")]
+#[test]
+fn a_gpu_learns_what_the_processor_learns() {
+    if let Err(error) = Device::Cuda(0).open() {
+        eprintln!("SKIPPED: training on a GPU: {error}");
+        return;
+    }
+    let folder = folder();
+    let recipe = tiny::recipe(folder.path());
+    let losses = [Device::Cpu, Device::Cuda(0)].map(|device| {
+        let output = folder.path().join(device.to_string().replace(':', "-"));
+        let options = Options { device, ..Options::default() };
+        distill(&recipe, &output, options, &mut |_| ControlFlow::Continue(())).expect("a student");
+        losses(&output, "student")
+    });
+    let [on_cpu, on_gpu] = losses;
+    for (cpu, gpu) in on_cpu.iter().zip(&on_gpu) {
+        assert!((cpu - gpu).abs() < 0.03 * cpu, "{on_cpu:?} and {on_gpu:?}");
+    }
+}
+
+/// The loss of each pass of the training `stage`, from the metrics in `output`.
+fn losses(output: &Path, stage: &str) -> Vec<f64> {
+    let metrics = std::fs::read_to_string(output.join("metrics.jsonl")).expect("metrics");
+    let lines =
+        metrics.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+    let of_stage = lines.filter(|line| line["stage"] == stage);
+    of_stage.map(|line| line["loss"].as_f64().expect("a number")).collect()
 }
 
 #[test]
@@ -81,9 +110,9 @@ fn an_interrupted_run_continues_bit_for_bit() {
     let parts = folder.path().join("parts");
     // Stops within passes and between them, in either training.
     let interruptions =
-        interrupted(7, 100, |tell| distill(&recipe, &parts, with(Resume::Yes), tell).map(drop));
+        interrupted(7, 100, |tell| distill(&recipe, &parts, options(Resume::Yes), tell).map(drop));
     assert!(interruptions > 5, "only {interruptions} interruptions");
-    assert_eq!(artefacts(&parts), artefacts(&whole));
+    assert_same(artefacts(&parts), artefacts(&whole));
 }
 
 #[test]
@@ -94,7 +123,7 @@ fn finished_stages_are_used_again() {
     run(&recipe, &output, Resume::No).expect("a student");
     recipe.losses.hard = Some(0.4);
     let mut reused = Vec::new();
-    distill(&recipe, &output, with(Resume::No), &mut |progress| {
+    distill(&recipe, &output, options(Resume::No), &mut |progress| {
         if let Progress::Reused { stage } = progress {
             reused.push(stage);
         }
@@ -109,7 +138,7 @@ fn an_unfinished_training_of_another_recipe_is_not_continued() {
     let folder = folder();
     let mut recipe = tiny::recipe(folder.path());
     let output = folder.path().join("out");
-    let stop = distill(&recipe, &output, with(Resume::No), &mut |_| ControlFlow::Break(()));
+    let stop = distill(&recipe, &output, options(Resume::No), &mut |_| ControlFlow::Break(()));
     assert!(matches!(stop, Err(Error::Interrupted { .. })), "{stop:?}");
     recipe.seed += 1;
     let error = run(&recipe, &output, Resume::Yes).expect_err("another seed");
@@ -157,8 +186,8 @@ fn every_loss_that_looks_inside_is_learned_from_and_resumed() {
     assert!(report.student.validation.score() > 0.9, "{report:?}");
     // Projections are part of the checkpoint.
     let parts = folder.path().join("parts");
-    interrupted(40, 20, |tell| distill(&recipe, &parts, with(Resume::Yes), tell).map(drop));
-    assert_eq!(artefacts(&parts), artefacts(&folder.path().join("out")));
+    interrupted(40, 20, |tell| distill(&recipe, &parts, options(Resume::Yes), tell).map(drop));
+    assert_same(artefacts(&parts), artefacts(&folder.path().join("out")));
 }
 
 #[test]
@@ -173,13 +202,7 @@ fn words_are_guessed_as_the_teacher_guesses_them() {
     let changes = [tiny::SENTENCES[1], tiny::SENTENCES[2], words];
     let recipe = tiny::changed(folder.path(), &changes);
     let report = once(&recipe);
-    let metrics = std::fs::read_to_string(folder.path().join("out/metrics.jsonl")).expect("it");
-    let losses: Vec<f64> = metrics
-        .lines()
-        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"))
-        .filter(|line| line["stage"] == "student")
-        .map(|line| line["loss"].as_f64().expect("a number"))
-        .collect();
+    let losses = losses(&folder.path().join("out"), "student");
     assert!(losses.last() < losses.first(), "{losses:?}");
     assert!(report.teacher.is_some());
 }
@@ -253,7 +276,7 @@ fn generations_after_the_first_learn_from_the_one_before() {
     recipe.scheme = Scheme::BornAgain { generations: 2 };
     let mut trainings = 0;
     let output = folder.path().join("out");
-    let report = distill(&recipe, &output, with(Resume::No), &mut |progress| {
+    let report = distill(&recipe, &output, options(Resume::No), &mut |progress| {
         if let Progress::Step { stage: Stage::Student, epoch: 1, step: 1, .. } = progress {
             trainings += 1;
         }
@@ -363,9 +386,10 @@ fn an_int8_student_is_measured_as_its_bundle_computes() {
     };
     let arrays = weights::arrays(&bytes, "").expect("weights");
     let weights = Weights::new(architecture, arrays).expect("the student's");
-    let encoder = Encoder::new(&weights, &Device::flex());
+    let encoder = Encoder::new(&weights, &tensor::Device::flex());
     let mode = Mode { arithmetic: Arithmetic::Int8, ..Mode::default() };
-    let own = ask(&encoder, exam, mode, &mut |_, _| ControlFlow::Continue(()));
+    let own =
+        ask(&encoder, &tensor::Device::flex(), exam, mode, &mut |_, _| ControlFlow::Continue(()));
     let own = own.and_then(|own| own.logits).expect("nobody stops it");
     // A sum in another order may carry an activation over the edge of a step; that moves a logit by
     // about a step of a weight times a step of an activation.
@@ -386,7 +410,7 @@ fn a_baseline_and_early_stopping_and_parts_of_batches() {
     let text = format!("{}{more}{}", &text[..place], &text[place + 10..]);
     recipe = Recipe::parse(&text, &recipe.path).expect("a good recipe");
     recipe.student.training.epochs = 40;
-    let options = Options { baseline: Baseline::Train, ..Options::default() };
+    let options = Options { baseline: Baseline::Train, ..options(Resume::No) };
     let mut passes = 0;
     let output = folder.path().join("out");
     let report = distill(&recipe, &output, options, &mut |progress| {
@@ -413,10 +437,7 @@ fn parts_of_a_batch_have_the_gradients_of_the_whole() {
     let loss = |recipe: &Recipe, name: &str| {
         let output = folder.path().join(name);
         run(recipe, &output, Resume::No).expect("a student");
-        let metrics = std::fs::read_to_string(output.join("metrics.jsonl")).expect("metrics");
-        let last = metrics.lines().last().expect("a pass").to_owned();
-        let line: serde_json::Value = serde_json::from_str(&last).expect("JSON");
-        line["loss"].as_f64().expect("a number")
+        *losses(&output, "student").last().expect("a pass")
     };
     let whole = loss(&recipe, "whole");
     recipe.student.training.parts = Some(4);
@@ -436,7 +457,7 @@ const OTHER: &str = "DRAM_TEST_OTHER_PROCESS";
 fn the_other_process() {
     let Some(folder) = std::env::var_os(OTHER).map(PathBuf::from) else { return };
     let recipe = Recipe::load(&folder.join("recipe.toml")).expect("a good recipe");
-    let options = Options { worker: Some(1), ..Options::default() };
+    let options = Options { worker: Some(1), ..options(Resume::No) };
     let go_on = &mut |_| ControlFlow::Continue(());
     distill(&recipe, &folder.join("other"), options, go_on).expect("a student");
 }
@@ -447,7 +468,7 @@ fn two_processes_learn_from_each_other_and_one_is_killed() {
     // How much is heard of one that had learned next to nothing hangs on the moment; there are passes enough after it.
     let recipe = by_scheme_in(folder.path(), CO_DISTIL, "epochs = 32");
     let alone = |name: &str, tell: &mut dyn FnMut(Progress) -> ControlFlow<()>| {
-        let options = Options { worker: Some(0), ..Options::default() };
+        let options = Options { worker: Some(0), ..options(Resume::No) };
         let output = folder.path().join(name);
         let report = distill(&recipe, &output, options, tell).expect("a student");
         assert!(report.student.validation.score() > 0.8, "{name}: {report:?}");
@@ -488,7 +509,7 @@ fn co_distillation_needs_to_know_which_worker_it_is() {
     let error = run(&recipe, &folder.path().join("out"), Resume::No).expect_err("which one?");
     assert!(error.to_string().contains("`--worker N`, 0 to 1"), "{error}");
     // One of them alone still learns: the other is late for ever.
-    let options = Options { worker: Some(1), ..Options::default() };
+    let options = Options { worker: Some(1), ..options(Resume::No) };
     let output = folder.path().join("out");
     let report = distill(&recipe, &output, options, &mut |_| ControlFlow::Continue(()));
     assert!(report.expect("a student").student.validation.score() > 0.8);

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::answers::Accuracy;
+use crate::device::Device;
 use crate::signals::front::Front;
 use crate::signals::recipe::Recipe;
 use crate::signals::sizes::Convolutional;
@@ -29,6 +30,8 @@ pub struct Report {
     pub onnx_bytes: usize,
     /// The data that both learned from and were measured on.
     pub data: Data,
+    /// Where it was trained; a reused stage may have been trained elsewhere.
+    pub device: Device,
     /// Time spent; a reused stage counts as it did when it ran.
     pub seconds: Seconds,
 }
@@ -129,7 +132,7 @@ impl Report {
     }
 
     fn lineage(&self) -> String {
-        let Report { recipe, data, seconds, .. } = self;
+        let Report { recipe, data, device, seconds, .. } = self;
         let alone = seconds.baseline.map(|it| format!(", {it:.0} s training it without a teacher"));
         let lines = [
             "teacher: trained by the same recipe, on the same data".to_owned(),
@@ -143,7 +146,7 @@ impl Report {
             ),
             format!("seed: {}", recipe.seed),
             format!(
-                "time: {:.0} s training the teacher, {:.0} s asking it, {:.0} s training the student{}",
+                "time: {:.0} s training the teacher, {:.0} s asking it, {:.0} s training the student{}, on `{device}`",
                 seconds.teacher,
                 seconds.answers,
                 seconds.student,

@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::loss::{Truth, loss};
 use super::masked::Masked;
-use super::pupil::{Pupil, Trainee, mode};
+use super::pupil::{Past, Pupil, Trainee, mode};
 use super::taught::taught;
 use super::{Course, Former, Lesson, Who};
 use crate::answers::{Answers, ask};
@@ -30,7 +30,7 @@ pub(super) struct Class<'a, S: Student> {
 
 impl<'a, S: Student> Class<'a, S> {
     pub(super) fn new(lesson: &'a Lesson<'a, S>, first: Vec<Weights<S::Sizes>>) -> Class<'a, S> {
-        let device = Device::flex().autodiff();
+        let device = lesson.device.clone().autodiff();
         let pupils = lesson.courses.iter().zip(first);
         let pupils: Vec<Pupil<S>> =
             pupils.map(|(course, first)| Pupil::new(lesson, course, first, &device)).collect();
@@ -42,7 +42,7 @@ impl<'a, S: Student> Class<'a, S> {
         lesson: &'a Lesson<'a, S>,
         checkpoint: Checkpoint<S::Sizes>,
     ) -> Result<Class<'a, S>> {
-        let device = Device::flex().autodiff();
+        let device = lesson.device.clone().autodiff();
         let pupils = lesson.courses.iter().zip(checkpoint.pupils);
         let pupils = pupils.map(|(course, state)| Pupil::resume(lesson, course, state, &device));
         let pupils = pupils.collect::<Result<_>>()?;
@@ -229,15 +229,17 @@ impl<'a, S: Student> Class<'a, S> {
         for (index, pupil) in self.pupils.iter_mut().enumerate() {
             let course = &self.lesson.courses[index];
             let mode = mode(course.int8, epoch);
-            let (weights, encoder) = match (course.former(), &pupil.former) {
-                (Some(Former::Average(_)), Some(average)) => {
-                    (average.clone(), S::new(average, &Device::flex()))
+            let (weights, network) = match (course.former(), &pupil.past) {
+                (Some(Former::Average(_)), Some(past)) => {
+                    (past.weights.clone(), past.network.clone())
                 }
                 _ => (pupil.weights(), pupil.trainee.network.valid()),
             };
             let exam = self.lesson.exam;
             let answers: Option<Answers> =
-                ask(&encoder, exam.examples(), mode, &mut |_, _| ControlFlow::Continue(()));
+                ask(&network, self.lesson.device, exam.examples(), mode, &mut |_, _| {
+                    ControlFlow::Continue(())
+                });
             let score = exam.grade(&answers.expect("nobody stops it")) as f32;
             let history = &mut self.position.histories[index];
             if comparable(history, course).iter().all(|earlier| earlier.score < score) {
@@ -250,7 +252,7 @@ impl<'a, S: Student> Class<'a, S> {
                 Some(Former::Average(_)) | None => usize::MAX,
             };
             if (epoch + 1).is_multiple_of(every) {
-                pupil.former = Some(pupil.weights());
+                pupil.past = Some(Past::new(pupil.weights(), self.lesson.device));
             }
         }
         let Position { epoch, step, seconds, .. } = &mut self.position;

@@ -233,7 +233,7 @@ fn word_terms<S: Student>(
         let (Some(network), Some(last)) = (&teacher.words, teacher.states.last()) else {
             continue;
         };
-        let theirs = masked.of(last.hidden.clone().inner(), &Device::flex());
+        let theirs = masked.of(last.hidden.clone().inner(), &truth.device.clone().inner());
         let Some(theirs) = network.guesses(theirs).map(Tensor::from_inner) else { continue };
         sum.add(words.soft * teacher.weight, || {
             losses::soft(guesses.clone(), theirs, words.temperature)

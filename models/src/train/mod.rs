@@ -15,6 +15,8 @@ mod workers;
 
 use std::path::Path;
 
+use burn::tensor::Device;
+
 use crate::answers::Answers;
 use crate::checkpoint::{Checkpoint, Trained};
 use crate::encoder::Encoder;
@@ -45,6 +47,8 @@ pub(crate) struct Lesson<'a, S: Student = Encoder> {
     pub(crate) key: &'a str,
     /// Where an unfinished training is kept.
     pub(crate) checkpoint: &'a Path,
+    /// Where it computes. All networks that teach must be there.
+    pub(crate) device: &'a Device,
 }
 
 /// What one pupil is held to.
@@ -66,7 +70,7 @@ pub(crate) struct Teaching<'a, S: Student = Encoder> {
 pub(crate) enum Who<'a, S: Student = Encoder> {
     /// A finished model, by its kept answers about the training examples.
     Answers(&'a Answers),
-    /// A finished network on the plain CPU device, by what it makes of each batch inside.
+    /// A finished network, by what it makes of each batch inside.
     Inside(&'a S),
     /// Another pupil of the class, as it is in this step.
     Peer(usize),

@@ -35,7 +35,19 @@ pub(super) struct Pupil<S: Student> {
     /// The weights with the best measurement so far; those it started from before the first pass.
     pub(super) best: Weights<S::Sizes>,
     /// Itself as it was, where that teaches it.
-    pub(super) former: Option<Weights<S::Sizes>>,
+    pub(super) past: Option<Past<S>>,
+}
+
+/// A pupil as it was, without gradients.
+pub(super) struct Past<S: Student> {
+    pub(super) weights: Weights<S::Sizes>,
+    pub(super) network: S,
+}
+
+impl<S: Student> Past<S> {
+    pub(super) fn new(weights: Weights<S::Sizes>, device: &Device) -> Past<S> {
+        Past { network: S::new(&weights, device), weights }
+    }
 }
 
 impl<S: Student> Trainee<S> {
@@ -108,8 +120,8 @@ impl<S: Student> Pupil<S> {
         Pupil {
             trainee: Trainee::new(&first, course, lesson.seed, device),
             optimizer: optimizer(lesson),
-            former: match course.former() {
-                Some(Former::Average(_)) => Some(first.clone()),
+            past: match course.former() {
+                Some(Former::Average(_)) => Some(Past::new(first.clone(), lesson.device)),
                 _ => None,
             },
             best: first,
@@ -144,7 +156,8 @@ impl<S: Student> Pupil<S> {
                 })?;
             }
         }
-        Ok(Pupil { trainee, optimizer, best: state.best, former: state.former })
+        let past = state.former.map(|weights| Past::new(weights, lesson.device));
+        Ok(Pupil { trainee, optimizer, best: state.best, past })
     }
 
     pub(super) fn state(&self, lesson: &Lesson<S>) -> Result<PupilState<S::Sizes>> {
@@ -157,7 +170,7 @@ impl<S: Student> Pupil<S> {
         Ok(PupilState {
             weights: self.weights(),
             best: self.best.clone(),
-            former: self.former.clone(),
+            former: self.past.as_ref().map(|past| past.weights.clone()),
             projections,
             optimizer: record.to_vec(),
         })
@@ -178,8 +191,9 @@ impl<S: Student> Pupil<S> {
     ) -> Pupil<S> {
         let gradients = clip(gradients, &self.trainee, lesson.training.clip_norm);
         self.trainee = self.optimizer.step(rate, self.trainee, gradients);
-        if let (Some(Former::Average(decay)), Some(former)) = (course.former(), &mut self.former) {
-            former.move_towards(&self.trainee.network.weights(self.best.sizes()), decay);
+        if let (Some(Former::Average(decay)), Some(past)) = (course.former(), &mut self.past) {
+            past.weights.move_towards(&self.trainee.network.weights(self.best.sizes()), decay);
+            past.network = S::new(&past.weights, lesson.device);
         }
         self
     }

@@ -30,6 +30,7 @@ pub(super) fn taught<S: Student>(
     progress: f64,
     device: &Device,
 ) -> Vec<Taught<S>> {
+    let plain = &device.clone().inner();
     let by = |teaching: &Teaching<S>| {
         let weight = teaching.weight;
         match &teaching.who {
@@ -46,7 +47,7 @@ pub(super) fn taught<S: Student>(
             }
             Who::Inside(network) => {
                 let mode = Mode { keep: Keep::Layers, ..Mode::default() };
-                let said = network.forward(batch, &Device::flex(), mode);
+                let said = network.forward(batch, plain, mode);
                 let states = said.states.into_iter().map(lifted).collect();
                 vec![Taught { states, words: Some((*network).clone()), ..silent(weight) }]
             }
@@ -56,16 +57,13 @@ pub(super) fn taught<S: Student>(
                     Former::Progressive(last) => weight * last * progress,
                     Former::Average(_) | Former::Snapshot(_) => weight,
                 };
-                let former = pupil.former.as_ref();
-                former
-                    .map(|weights| asked(&S::new(weights, &Device::flex()), batch, weight))
-                    .into_iter()
-                    .collect()
+                let past = pupil.past.as_ref();
+                past.map(|past| asked(&past.network, plain, batch, weight)).into_iter().collect()
             }
             Who::Workers(workers) => {
                 let others = workers.listened();
                 let weight = weight / others.len().max(1) as f64;
-                others.iter().map(|network| asked(network, batch, weight)).collect()
+                others.iter().map(|network| asked(network, plain, batch, weight)).collect()
             }
         }
     };
@@ -76,9 +74,9 @@ fn silent<S>(weight: f64) -> Taught<S> {
     Taught { weight, logits: None, embeddings: None, states: Vec::new(), words: None }
 }
 
-/// The answers of a network on the plain CPU device.
-fn asked<S: Student>(network: &S, batch: &Batch<S>, weight: f64) -> Taught<S> {
-    let said = network.forward(batch, &Device::flex(), Mode::default());
+/// The answers of a network on `device`.
+fn asked<S: Student>(network: &S, device: &Device, batch: &Batch<S>, weight: f64) -> Taught<S> {
+    let said = network.forward(batch, device, Mode::default());
     Taught {
         logits: said.logits.into_iter().next_back().map(Tensor::from_inner),
         embeddings: Some(Tensor::from_inner(said.embeddings)),

@@ -27,6 +27,8 @@ pub(crate) struct Workers<S: Student = Encoder> {
     plan: CoDistil,
     /// What the others must have in common with this process: recipe, data and teacher, hashed.
     key: String,
+    /// Where those who are listened to compute.
+    device: Device,
     heard: RefCell<Vec<Heard<S>>>,
 }
 
@@ -45,9 +47,15 @@ struct Header<Z> {
 }
 
 impl<S: Student> Workers<S> {
-    /// Worker `me` of `plan`, whose files lie in `folder`.
-    pub(crate) fn new(folder: PathBuf, me: usize, plan: CoDistil, key: String) -> Workers<S> {
-        Workers { folder, me, plan, key, heard: RefCell::default() }
+    /// Worker `me` of `plan`, whose files lie in `folder`, and which computes on `device`.
+    pub(crate) fn new(
+        folder: PathBuf,
+        me: usize,
+        plan: CoDistil,
+        key: String,
+        device: Device,
+    ) -> Workers<S> {
+        Workers { folder, me, plan, key, device, heard: RefCell::default() }
     }
 
     /// The others' networks, as they were last heard of; none before the burn-in ends.
@@ -90,7 +98,7 @@ impl<S: Student> Workers<S> {
             let Some((left_at, weights)) = self.read(&self.path(worker)) else { continue };
             if known != Some(left_at) {
                 heard.retain(|heard| heard.worker != worker);
-                let network = S::new(&weights, &Device::flex());
+                let network = S::new(&weights, &self.device);
                 heard.push(Heard { worker, step: left_at, network });
             }
         }
@@ -123,7 +131,7 @@ mod tests {
 
     fn workers(folder: &Path, me: usize, key: &str) -> Workers {
         let plan = CoDistil { folder: PathBuf::new(), workers: 3, every: 2, burn_in: 4 };
-        Workers::new(folder.to_owned(), me, plan, key.to_owned())
+        Workers::new(folder.to_owned(), me, plan, key.to_owned(), Device::flex())
     }
 
     #[test]

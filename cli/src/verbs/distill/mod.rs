@@ -33,6 +33,10 @@ pub(crate) struct Distill {
     /// Which process of a co-distillation this is, from 0
     #[arg(long, value_name = "N")]
     worker: Option<usize>,
+
+    /// Where trainings compute: `cpu`, or a GPU as `cuda` or `cuda:N`, in a build that has the feature `cuda`
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: String,
 }
 
 #[cfg(not(feature = "distill"))]

@@ -3,10 +3,10 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use dram_models::signals;
 use dram_models::{
-    Baseline, Error, Model, Options, Progress, Recipe, Report, Resume, Stage, Task, distill,
+    Baseline, Device, Error, Model, Options, Progress, Recipe, Report, Resume, Stage, Task, distill,
 };
 use indicatif::ProgressBar;
 
@@ -57,9 +57,7 @@ impl Distill {
     /// The result for people, and for scripts.
     fn texts(&self, recipe: Recipe, tell: &mut Tell) -> Result<(String, serde_json::Value)> {
         let recipe = Recipe { seed: self.seed.unwrap_or(recipe.seed), ..recipe };
-        let options =
-            Options { resume: self.resume(), baseline: self.baseline(), worker: self.worker };
-        let report = distill(&recipe, &self.output, options, tell)?;
+        let report = distill(&recipe, &self.output, self.options()?, tell)?;
         Ok((summary(&report, self), serde_json::to_value(&report)?))
     }
 
@@ -70,16 +68,18 @@ impl Distill {
     ) -> Result<(String, serde_json::Value)> {
         ensure!(self.worker.is_none(), "`--worker` is for recipes whose scheme is `co_distil`");
         let recipe = signals::Recipe { seed: self.seed.unwrap_or(recipe.seed), ..recipe };
-        let report = signals::distill(&recipe, &self.output, self.resume(), self.baseline(), tell)?;
+        let report = signals::distill(&recipe, &self.output, self.options()?, tell)?;
         Ok((signals_summary(&report, self), serde_json::to_value(&report)?))
     }
 
-    fn baseline(&self) -> Baseline {
-        if self.baseline { Baseline::Train } else { Baseline::Skip }
-    }
-
-    fn resume(&self) -> Resume {
-        if self.resume { Resume::Yes } else { Resume::No }
+    fn options(&self) -> Result<Options> {
+        let device = self.device.parse::<Device>();
+        Ok(Options {
+            resume: if self.resume { Resume::Yes } else { Resume::No },
+            baseline: if self.baseline { Baseline::Train } else { Baseline::Skip },
+            worker: self.worker,
+            device: device.map_err(|expected| anyhow!("`--device {}`: {expected}", self.device))?,
+        })
     }
 }
 

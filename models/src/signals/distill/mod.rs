@@ -12,7 +12,8 @@ use burn::tensor::Device;
 
 use crate::answers::ask;
 use crate::checkpoint;
-use crate::distill::Baseline;
+use crate::device;
+use crate::distill::{Baseline, Options};
 use crate::error::Result;
 use crate::exam::Exam;
 use crate::inputs::hash;
@@ -28,15 +29,15 @@ use crate::signals::report::Report;
 use crate::signals::sizes::Convolutional;
 use crate::signals::sources::{self, Recordings};
 use crate::stages::{Asked, Stages, json};
-use crate::train::{Course, Lesson, Resume, Teaching, Who, WordEmbeddings};
+use crate::train::{Course, Lesson, Teaching, Who, WordEmbeddings};
 
 /// A finished training of a network over signals.
 type Trained = checkpoint::Trained<Convolutional>;
 
 /// Distils the student of `recipe` into the folder `output`, which is created where it is missing.
 ///
-/// A finished stage whose inputs are unchanged is found in `output` and used again; `resume` says
-/// whether an unfinished one is continued. `tell` hears of every batch and may stop the run, which
+/// A finished stage whose inputs are unchanged is found in `output` and used again; `options` say
+/// whether an unfinished one is continued; `options.worker` has no meaning here. `tell` hears of every batch and may stop the run, which
 /// then leaves a checkpoint. The same recipe and data give the same student on the same kind of CPU
 /// with the same number of threads.
 ///
@@ -49,11 +50,11 @@ type Trained = checkpoint::Trained<Convolutional>;
 pub fn distill(
     recipe: &Recipe,
     output: &Path,
-    resume: Resume,
-    baseline: Baseline,
+    options: Options,
     tell: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Report> {
-    let run = Run::new(recipe, output, resume)?;
+    let Options { baseline, device, .. } = options;
+    let run = Run::new(recipe, output, options)?;
     let mut watch = Watch::new(run.work(baseline), tell);
     let teacher = run.teach(&mut watch)?;
     let answers = run.ask(&teacher, &mut watch)?;
@@ -62,7 +63,7 @@ pub fn distill(
         Baseline::Skip => None,
         Baseline::Train => Some(run.learn_alone(&mut watch)?),
     };
-    run.write(&Learned { teacher, asking: answers.seconds, student, baseline })
+    run.write(&Learned { teacher, asking: answers.seconds, student, baseline, device })
 }
 
 /// What the stages gave.
@@ -71,12 +72,15 @@ struct Learned {
     asking: f64,
     student: Trained,
     baseline: Option<Trained>,
+    device: device::Device,
 }
 
 /// A distillation under way.
 struct Run<'a> {
     recipe: &'a Recipe,
     stages: Stages<'a>,
+    /// Where its trainings compute.
+    device: Device,
     /// The recordings and the copies that keep their label.
     labelled: Signals,
     /// The same, and mixtures.
@@ -88,7 +92,8 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(recipe: &'a Recipe, output: &'a Path, resume: Resume) -> Result<Run<'a>> {
+    fn new(recipe: &'a Recipe, output: &'a Path, options: Options) -> Result<Run<'a>> {
+        let device = options.device.open()?;
         let split = sources::read(recipe)?;
         let [train_blake3, validation_blake3] = [&split.train, &split.validation].map(identity);
         let (train, validation) = (Rc::new(split.train), Rc::new(split.validation));
@@ -101,7 +106,8 @@ impl<'a> Run<'a> {
             asked: signals(&train, recipe.copies),
             exam: Exam::Labels(signals(&validation, none)),
             recipe,
-            stages: Stages { output, resume },
+            stages: Stages { output, resume: options.resume },
+            device,
             train_blake3,
             validation_blake3,
         })
@@ -187,6 +193,7 @@ impl<'a> Run<'a> {
             mask: None,
             key,
             checkpoint: &self.stages.checkpoint(stage, "unfinished"),
+            device: &self.device,
         };
         let sizes = self.recipe.sizes(learner);
         let first = || Ok(vec![first(&sizes, &self.moments, who, self.recipe.seed)]);
@@ -198,9 +205,9 @@ impl<'a> Run<'a> {
         let settings = json(&self.recipe.copies) + &hash(&teacher.weights.parts());
         let key = self.key(Stage::Answers, &settings);
         let work = self.asked.len() as f64 * teacher.weights.sizes().multiply_adds() as f64;
-        let network = Network::new(&teacher.weights, &Device::flex());
+        let network = Network::new(&teacher.weights, &self.device);
         let ask = |each: &mut dyn FnMut(usize, usize) -> ControlFlow<()>| {
-            Ok(ask(&network, &self.asked, Mode::default(), each))
+            Ok(ask(&network, &self.device, &self.asked, Mode::default(), each))
         };
         self.stages.ask(&key, work, ask, watch)
     }

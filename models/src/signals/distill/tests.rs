@@ -4,13 +4,13 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::distill;
-use crate::distill::Baseline;
+use crate::distill::{Baseline, Options};
 use crate::error::Result;
 use crate::progress::{Progress, Stage};
 use crate::signals::recipe::Recipe;
 use crate::signals::report::Report;
 use crate::signals::tiny;
-use crate::tiny::{folder, hashes, interrupted};
+use crate::tiny::{assert_same, folder, hashes, interrupted, options};
 use crate::train::Resume;
 
 const ARTEFACTS: [&str; 6] =
@@ -23,7 +23,11 @@ fn recipe(folder: &Path, kind: &str) -> Recipe {
 }
 
 fn run(recipe: &Recipe, output: &Path) -> Result<Report> {
-    distill(recipe, output, Resume::No, Baseline::Train, &mut |_| ControlFlow::Continue(()))
+    distill(recipe, output, with_baseline(Resume::No), &mut |_| ControlFlow::Continue(()))
+}
+
+fn with_baseline(resume: Resume) -> Options {
+    Options { baseline: Baseline::Train, ..options(resume) }
 }
 
 fn artefacts(output: &Path) -> Vec<(&'static str, String)> {
@@ -51,13 +55,13 @@ fn the_same_recipe_gives_the_same_bytes_and_an_interrupted_run_does_too() {
     let [whole, again, parts] = ["whole", "again", "parts"].map(|it| folder.path().join(it));
     run(&recipe, &whole).expect("a student");
     run(&recipe, &again).expect("a student");
-    assert_eq!(artefacts(&whole), artefacts(&again));
+    assert_same(artefacts(&whole), artefacts(&again));
     // Stops within passes and between them, in every training.
     let interruptions = interrupted(11, 100, |tell| {
-        distill(&recipe, &parts, Resume::Yes, Baseline::Train, tell).map(drop)
+        distill(&recipe, &parts, with_baseline(Resume::Yes), tell).map(drop)
     });
     assert!(interruptions > 5, "only {interruptions} interruptions");
-    assert_eq!(artefacts(&whole), artefacts(&parts));
+    assert_same(artefacts(&whole), artefacts(&parts));
 }
 
 #[test]
@@ -68,7 +72,7 @@ fn finished_stages_are_used_again() {
     run(&recipe, &output).expect("a student");
     recipe.losses.temperature = 3.0;
     let mut reused = Vec::new();
-    distill(&recipe, &output, Resume::No, Baseline::Train, &mut |progress| {
+    distill(&recipe, &output, with_baseline(Resume::No), &mut |progress| {
         if let Progress::Reused { stage } = progress {
             reused.push(stage);
         }
