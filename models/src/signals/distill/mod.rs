@@ -36,10 +36,10 @@ type Trained = checkpoint::Trained<Convolutional>;
 
 /// Distils the student of `recipe` into the folder `output`, which is created where it is missing.
 ///
-/// A finished stage whose inputs are unchanged is found in `output` and used again; `options` say
-/// whether an unfinished one is continued; `options.worker` has no meaning here. `tell` hears of every batch and may stop the run, which
-/// then leaves a checkpoint. The same recipe and data give the same student on the same kind of CPU
-/// with the same number of threads.
+/// A finished stage whose inputs are unchanged is found in `output` and used again; `options` say whether
+/// an unfinished one is continued, but `worker` has no meaning here. `tell` hears of every batch and may
+/// stop the run, which then leaves a checkpoint. The same recipe and data give the same student on the same
+/// kind of CPU with the same number of threads.
 ///
 /// Written, each whole or not at all: `student.onnx`, `labels.txt`, `golden.json`, `metrics.jsonl`,
 /// `curves.svg`, `report.json`, `report.md`, `checkpoints/`, and as arrays with labels beside them what it
