@@ -27,6 +27,9 @@ pub struct Accuracy {
     pub macro_f1: f64,
 }
 
+/// Hears of each part of the questions that is done, of how many, and may say stop.
+pub(crate) type Each<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
+
 /// The answers of `network`, which must be on `device`, about all of `examples`, computed in `mode`; `None`
 /// where `each`, called with the number of batches done and of all, says stop.
 pub(crate) fn ask<S: Student>(
@@ -34,7 +37,7 @@ pub(crate) fn ask<S: Student>(
     device: &Device,
     examples: &S::Examples,
     mode: Mode,
-    each: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    each: &mut Each,
 ) -> Option<Answers> {
     let batches = examples.in_turn();
     let (mut logits, mut embeddings) = (Vec::new(), Vec::new());

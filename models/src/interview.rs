@@ -3,13 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use dram_runtime::session::{Options, Session};
 use dram_runtime::tensor::Tensor;
 
-use crate::answers::Answers;
+use crate::answers::{Answers, Each};
 use crate::error::{Error, Result};
 use crate::weights::Array;
 
@@ -39,7 +38,7 @@ pub(crate) fn interview(
     path: &Path,
     rows: &[&[u32]],
     gives: Gives,
-    each: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    each: &mut Each,
 ) -> Result<Option<Answers>> {
     let fault = |reason: String| Error::Further { path: path.to_owned(), reason };
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);

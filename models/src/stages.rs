@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::answers::Answers;
+use crate::answers::{Answers, Each};
 use crate::checkpoint::Trained;
 use crate::error::{Error, Result};
 use crate::files;
@@ -74,7 +74,7 @@ impl Stages<'_> {
         &self,
         key: &str,
         work: f64,
-        ask: impl FnOnce(&mut dyn FnMut(usize, usize) -> ControlFlow<()>) -> Result<Option<Answers>>,
+        ask: impl FnOnce(&mut Each) -> Result<Option<Answers>>,
         watch: &mut Watch,
     ) -> Result<Asked> {
         let kept = self.checkpoint(Stage::Answers, &key[..16]);

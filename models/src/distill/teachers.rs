@@ -2,11 +2,10 @@
 //! what they say.
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::{Run, course};
-use crate::answers::{Answers, ask};
+use crate::answers::{Answers, Each, ask};
 use crate::artefacts::Taught;
 use crate::batches::Examples;
 use crate::checkpoint::Trained;
@@ -23,9 +22,6 @@ use crate::recipe::{Data, FurtherTeacher, Gives, Losses, Words};
 use crate::stages::{Asked, json};
 use crate::tokens;
 use crate::train::{Course, Lesson, WordEmbeddings};
-
-/// Hears of each part of the questions that is done, of how many, and may say stop.
-type Each<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
 
 /// What a teacher says about the training texts.
 pub(super) struct Speaker {

@@ -102,7 +102,7 @@ impl Run<'_> {
                 validation_examples: self.exam.examples().len(),
                 validation_blake3: self.validation_blake3.clone(),
             },
-            device: learned.device,
+            device: self.options.device,
             seconds: Seconds {
                 teacher: learned.teacher.seconds,
                 answers: learned.asking,

@@ -10,9 +10,8 @@ use std::rc::Rc;
 
 use burn::tensor::Device;
 
-use crate::answers::ask;
+use crate::answers::{Each, ask};
 use crate::checkpoint;
-use crate::device;
 use crate::distill::{Baseline, Options};
 use crate::error::Result;
 use crate::exam::Exam;
@@ -53,7 +52,7 @@ pub fn distill(
     options: Options,
     tell: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Report> {
-    let Options { baseline, device, .. } = options;
+    let baseline = options.baseline;
     let run = Run::new(recipe, output, options)?;
     let mut watch = Watch::new(run.work(baseline), tell);
     let teacher = run.teach(&mut watch)?;
@@ -63,7 +62,7 @@ pub fn distill(
         Baseline::Skip => None,
         Baseline::Train => Some(run.learn_alone(&mut watch)?),
     };
-    run.write(&Learned { teacher, asking: answers.seconds, student, baseline, device })
+    run.write(&Learned { teacher, asking: answers.seconds, student, baseline })
 }
 
 /// What the stages gave.
@@ -72,13 +71,13 @@ struct Learned {
     asking: f64,
     student: Trained,
     baseline: Option<Trained>,
-    device: device::Device,
 }
 
 /// A distillation under way.
 struct Run<'a> {
     recipe: &'a Recipe,
     stages: Stages<'a>,
+    options: Options,
     /// Where its trainings compute.
     device: Device,
     /// The recordings and the copies that keep their label.
@@ -107,6 +106,7 @@ impl<'a> Run<'a> {
             exam: Exam::Labels(signals(&validation, none)),
             recipe,
             stages: Stages { output, resume: options.resume },
+            options,
             device,
             train_blake3,
             validation_blake3,
@@ -206,9 +206,8 @@ impl<'a> Run<'a> {
         let key = self.key(Stage::Answers, &settings);
         let work = self.asked.len() as f64 * teacher.weights.sizes().multiply_adds() as f64;
         let network = Network::new(&teacher.weights, &self.device);
-        let ask = |each: &mut dyn FnMut(usize, usize) -> ControlFlow<()>| {
-            Ok(ask(&network, &self.device, &self.asked, Mode::default(), each))
-        };
+        let ask =
+            |each: &mut Each| Ok(ask(&network, &self.device, &self.asked, Mode::default(), each));
         self.stages.ask(&key, work, ask, watch)
     }
 
